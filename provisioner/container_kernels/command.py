@@ -1,0 +1,95 @@
+"""Running a program: the only place that starts a process on the host."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .errors import CommandTimeout
+
+ENDING = 2.0  # seconds between terminate and kill
+CAPTURED = 8 << 20  # bytes of each stream that are kept
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a finished command printed, and its exit status (127 when the program does not exist)."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+    @property
+    def said(self) -> str:
+        """Both streams, for a person."""
+        return "\n".join(part for part in (self.stderr.strip(), self.stdout.strip()) if part)
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> Output:
+    """`argv` has ended, and its output is returned, whatever its exit status.
+
+    `on_line` gets each line of either stream as it comes. Stdin is empty. A missing or unexecutable program is status 127.
+    Raises CommandTimeout after `timeout` seconds; then, and when the caller is cancelled, the process has been terminated, or killed.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=None if env is None else dict(env),
+        )
+    except OSError as error:
+        return Output(tuple(argv), 127, "", f"{argv[0]}: {error.strerror or error}")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    streams = asyncio.gather(_collect(process.stdout, on_line), _collect(process.stderr, on_line), process.wait())
+    try:
+        stdout, stderr, status = await asyncio.wait_for(streams, timeout)
+    except asyncio.TimeoutError:
+        raise CommandTimeout(
+            f"`{shlex.join(argv)}` did not end within {timeout:g} seconds, and was ended.",
+            hint="The engine may be busy or stuck: try the command by hand.",
+        ) from None
+    finally:
+        await _end(process)
+    return Output(tuple(argv), status, stdout, stderr)
+
+
+async def _collect(stream: asyncio.StreamReader, on_line: Callable[[str], None] | None) -> str:
+    kept = bytearray()
+    line = bytearray()
+    while chunk := await stream.read(1 << 16):
+        kept += chunk[: CAPTURED - len(kept)]
+        if on_line is not None:
+            line += chunk
+            *whole, line = line.split(b"\n")
+            for text in whole:
+                on_line(text.decode(errors="replace").rstrip("\r"))
+    if line and on_line is not None:
+        on_line(line.decode(errors="replace"))
+    return kept.decode(errors="replace")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), ENDING)
+    except asyncio.TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,220 @@
+"""The connection to a container's supervisor, kept by one plain thread.
+
+Jupyter calls a provisioner from several event loops and threads: so requests may come from any of them, answers are
+`concurrent.futures.Future`s, and no asyncio object is kept. While the connection stands, the container's lease holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .errors import GuestError, KernelStartError
+from .guest import wire
+
+CONNECTING = 2.0  # seconds for one attempt
+RETRY = 0.01  # seconds between attempts: the supervisor is there within some tens of milliseconds
+RECOVERY = 2.0  # seconds in which a lost connection may come back; the supervisor's grace is longer
+REFUSED = 0.3  # seconds of refusals that are believed: the engine listens no more
+
+Event = Callable[[wire.Message], None]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a supervisor is reached, and what it asks for."""
+
+    host: str
+    port: int
+    token: str
+
+
+class Control:
+    """An authenticated connection, made anew when it breaks, for as long as the container answers.
+
+    `on_event` gets the supervisor's events, and `on_lost` is called once, when it cannot be reached any more; both in the thread.
+    """
+
+    def __init__(self, address: Address, *, on_event: Event, on_lost: Callable[[], None], log: logging.Logger) -> None:
+        self.address = address
+        self._on_event = on_event
+        self._on_lost = on_lost
+        self._log = log
+        self._closed = threading.Event()
+        self._sending = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._decoder = wire.Decoder()
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, concurrent.futures.Future[wire.Message]] = {}
+        self.welcome: concurrent.futures.Future[None] = unending()
+
+    def open(self, deadline: float) -> concurrent.futures.Future[None]:
+        """Starts the thread. The future is done when the supervisor has greeted and taken the token; it fails with GuestError
+        when it speaks otherwise, or has not greeted before `deadline` (of `time.monotonic`)."""
+        threading.Thread(target=self._keep, args=(deadline,), name="container-kernels control", daemon=True).start()
+        return self.welcome
+
+    def request(self, op: str, **fields: object) -> concurrent.futures.Future[wire.Message]:
+        """The future holds the supervisor's answer; it fails with KernelStartError where the supervisor refuses, and with GuestError
+        when the connection is lost first."""
+        future: concurrent.futures.Future[wire.Message] = unending()
+        with self._sending:
+            if self._socket is None:
+                future.set_exception(GuestError("The container does not answer any more."))
+                return future
+            number = next(self._ids)
+            self._waiting[number] = future
+            try:
+                self._socket.sendall(wire.encode({"op": op, "id": number, **fields}))
+            except OSError as error:
+                del self._waiting[number]
+                future.set_exception(GuestError(f"The container does not answer any more: {error}."))
+        return future
+
+    def close(self) -> None:
+        """The lease is given up: the container ends itself after its grace, unless it was asked to end before."""
+        self._closed.set()
+        with self._sending:
+            if self._socket is not None:
+                # Wakes the thread, which closes it.
+                self._shut(self._socket)
+
+    @staticmethod
+    def _shut(sock: socket.socket) -> None:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    # -- The thread
+
+    def _keep(self, deadline: float) -> None:
+        try:
+            while not self._closed.is_set() and self._connect(deadline):
+                self._read()
+                deadline = time.monotonic() + RECOVERY
+        finally:
+            self._fail_waiting()
+            if not self.welcome.done():
+                self.welcome.set_exception(GuestError("The container's supervisor did not greet in time."))
+            self._on_lost()
+
+    def _connect(self, deadline: float) -> bool:
+        """True when connected and welcome; False when it is not to be had."""
+        refused_since: float | None = None
+        while not self._closed.is_set() and time.monotonic() < deadline:
+            try:
+                if self._introduce():
+                    return True
+                refused_since = None
+            except wire.WireError as error:
+                self._refuse(GuestError(f"The container's supervisor is not to be understood: {error}.", hint=RESTART_HINT))
+                return False
+            except ConnectionRefusedError:
+                now = time.monotonic()
+                refused_since = refused_since or now
+                if self.welcome.done() and now - refused_since > REFUSED:
+                    return False
+            except OSError:
+                pass
+            self._closed.wait(RETRY)
+        return False
+
+    def _refuse(self, error: GuestError) -> None:
+        if not self.welcome.done():
+            self.welcome.set_exception(error)
+        else:
+            self._log.error("%s", error)
+
+    def _introduce(self) -> bool:
+        """False when the other end closed before it greeted: a port proxy whose container does not listen yet."""
+        sock = socket.create_connection((self.address.host, self.address.port), CONNECTING)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._decoder = wire.Decoder()
+            greeting = self._next(sock)
+            if greeting is None:
+                sock.close()
+                return False
+            if greeting.get("protocol") != wire.PROTOCOL:
+                raise wire.WireError(f"it speaks protocol {greeting.get('protocol')!r}, and the host {wire.PROTOCOL}")
+            sock.sendall(wire.encode({"op": "hello", "protocol": wire.PROTOCOL, "token": self.address.token}))
+            answer = self._next(sock)
+            if answer is None or answer.get("event") != "welcome":
+                raise wire.WireError(f"it does not let us in: {(answer or {}).get('error')}")
+        except BaseException:
+            sock.close()
+            raise
+        sock.settimeout(None)
+        with self._sending:
+            self._socket = sock
+        if not self.welcome.done():
+            self.welcome.set_result(None)
+        return True
+
+    def _next(self, sock: socket.socket) -> wire.Message | None:
+        while data := sock.recv(1 << 16):
+            if messages := self._decoder.feed(data):
+                return messages[0]
+        return None
+
+    def _read(self) -> None:
+        """Until the connection ends."""
+        assert self._socket is not None
+        sock = self._socket
+        try:
+            while data := sock.recv(1 << 16):
+                for message in self._decoder.feed(data):
+                    self._receive(message)
+        except OSError:
+            pass
+        except wire.WireError as error:
+            self._log.error("The container's supervisor is not to be understood: %s.", error)
+            self._closed.set()
+        finally:
+            with self._sending:
+                self._socket = None
+            sock.close()
+            self._fail_waiting()
+
+    def _receive(self, message: wire.Message) -> None:
+        if "event" in message:
+            self._on_event(message)
+            return
+        future = self._waiting.pop(message.get("id"), None)  # type: ignore[arg-type] # any value may come
+        if future is None:
+            return
+        error = message.get("error")
+        if isinstance(error, dict):
+            future.set_exception(KernelStartError(str(error.get("message")), kind=str(error.get("kind"))))
+        else:
+            future.set_result(message)
+
+    def _fail_waiting(self) -> None:
+        while self._waiting:
+            _, future = self._waiting.popitem()
+            future.set_exception(GuestError("The container ended before it answered."))
+
+
+def unending() -> concurrent.futures.Future[Any]:
+    """A future that nobody who waits for it can cancel."""
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+async def outcome(future: concurrent.futures.Future[Answer], timeout: float) -> Answer:
+    """The future's result, in whatever event loop this is. Raises TimeoutError (of asyncio) after `timeout` seconds."""
+    return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+
+
+RESTART_HINT = "It belongs to another release of container-kernels: shut the kernel down and start it again."

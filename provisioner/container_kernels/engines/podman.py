@@ -1,0 +1,62 @@
+"""Podman: the same words as Docker's for nearly everything, so only the differences stand here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from .. import command
+from .docker import ASKING, Docker, read_usage
+from .protocol import LABEL, ContainerState, EngineInfo, Usage
+
+
+class Podman(Docker):
+    """The `podman` command line, rootful or rootless, native or by its machine."""
+
+    name: ClassVar[str] = "podman"
+    install_hint: ClassVar[str] = "Install Podman, or choose another engine."
+    start_hint: ClassVar[str] = (
+        "Start its machine: `podman machine start`." if sys.platform == "darwin" else "See what `podman info` says."
+    )
+
+    def _info(self, info: Mapping[str, Any]) -> EngineInfo:
+        host = info["host"]
+        rootless = bool(host["security"]["rootless"])
+        remote = bool(host.get("serviceIsRemote"))
+        distribution = host.get("distribution") or {}
+        return EngineInfo(
+            engine=self.name,
+            version=str(info["version"]["Version"]),
+            isolation="container",
+            rootless=rootless,
+            keeps_owner=rootless or remote,
+            architecture={"amd64": "x86_64", "arm64": "aarch64"}.get(host["arch"], str(host["arch"])),
+            cpus=int(host["cpus"]),
+            description=f"{distribution.get('distribution', host['os'])}{', rootless' if rootless else ''}",
+        )
+
+    async def list(self) -> list[ContainerState]:
+        # `ps --external` containers, such as a build's, have no Config to inspect: ask for ours only.
+        return [state for state in await super().list() if LABEL in state.labels]
+
+    async def usage(self) -> Sequence[Usage]:
+        running = [state.name for state in await self.list() if state.running]
+        if not running:
+            return []
+        output = await command.run([self.name, "stats", "--no-stream", "--format", "json", *running], timeout=ASKING)
+        return [_usage(item) for item in json.loads(output.stdout or "[]")]
+
+    def _build_options(self) -> Iterable[str]:
+        # Docker's own image format: Podman's default drops nothing that we use, yet warns of it.
+        return ("--pull=never", "--format", "docker")
+
+
+def _usage(item: Mapping[str, Any]) -> Usage:
+    return read_usage({
+        "Name": item["name"],
+        "MemUsage": item["mem_usage"],
+        "CPUPerc": item["cpu_percent"],
+        "PIDs": item["pids"],
+    })

@@ -1,0 +1,40 @@
+"""The container's memory limit, and how often it has killed: in cgroup v2, cgroup v1, or the kernel of a VM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+_KILLS = (
+    Path("/sys/fs/cgroup/memory.events"),
+    Path("/sys/fs/cgroup/memory/memory.oom_control"),
+    Path("/proc/vmstat"),
+)
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_UNLIMITED = 1 << 60  # cgroup v1 prints a number near 2**63
+
+
+def kills() -> int:
+    """How many processes have been killed for memory so far; 0 where nothing tells."""
+    for path in _KILLS:
+        for line in _read(path).splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill" and value.isdigit():
+                return int(value)
+    return 0
+
+
+def limit() -> Optional[int]:
+    """In bytes; None where there is none."""
+    for path in _LIMITS:
+        text = _read(path).strip()
+        if text.isdigit():
+            return int(text) if int(text) < _UNLIMITED else None
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,53 @@
+"""Small truths about processes that the supervisor, the template and the kernel share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Dict, List
+
+# Killed first when memory runs out: the supervisor must live to tell.
+FIRST_TO_GO = "1000"
+
+
+def become_kernel(cwd: str, environment: Dict[str, str]) -> None:
+    """This process leads a session of its own, with default signals, in `cwd`, with `environment` added to its own."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.set_wakeup_fd(-1)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
+    os.environ.update(environment)
+    os.chdir(cwd)
+
+
+def signal_group(pid: int, number: int) -> None:
+    """The kernel's process group has got the signal; a group that is gone is fine."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        # It may not lead its group yet.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def log(text: str) -> None:
+    """A line in the container's log."""
+    print(f"container-kernels: {text}", file=sys.stderr, flush=True)  # noqa: T201 # PID 1's stderr is the log
+
+
+def listening(ports: List[int]) -> bool:
+    """Whether something in this container listens on each of the ports."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                words = line.split()
+                if words[3] == "0A":  # LISTEN
+                    found.add(int(words[1].rpartition(":")[2], 16))
+    return found.issuperset(ports)

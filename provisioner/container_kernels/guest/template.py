@@ -1,0 +1,226 @@
+"""The template: a process with one thread that has imported everything a kernel needs, and is forked for every kernel.
+
+It reads commands (JSON lines) from the supervisor and reports in lines short enough that a pipe writes them whole:
+
+    commands  start {connection_file, cwd, environment, extra_arguments} · rehearse · mourn {connection_file, reason}
+    reports   loaded {ipykernel, python, curve} · failed {kind, message} · forked {pid} · bound {pid} · start_failed {message} ·
+              mourner {pid} · mourned
+
+A kernel is a grandchild: PID 1 adopts it, and so learns how it ended. What is forked returns its own main function, to be
+called when the template's stack is unwound, so that the process ends as any Python program does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+from . import kernel, last_words, process, wire
+from .running import Mark
+
+OLDEST_IPYKERNEL = (6, 0)
+CURVE_IPYKERNEL = (7, 3)
+REPORT = 2000  # characters of a text in a report: a pipe writes up to 4096 bytes whole
+
+Main = Callable[[], None]
+
+
+class Reports:
+    """The writing end of the pipe to the supervisor."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def send(self, report: str, **fields: Any) -> None:
+        for name, value in fields.items():
+            if isinstance(value, str):
+                fields[name] = value[-REPORT:]
+        os.write(self.fd, wire.encode({"report": report, **fields}))
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def main(commands: socket.socket, reports: Reports, preload: List[str], scratch: Path) -> Main:
+    """What this process is to do when the stack is unwound: nothing more (the template), or to be a kernel."""
+    try:
+        facts = _load(preload)
+    except _CannotServe as error:
+        reports.send("failed", kind=error.kind, message=str(error))
+        return _nothing
+    gc.collect()
+    gc.freeze()  # keeps the kernels' pages shared
+    reports.send("loaded", **facts)
+    return _Template(commands, reports, scratch).serve()
+
+
+class _CannotServe(Exception):
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def _load(preload: List[str]) -> Dict[str, Any]:
+    # Read at import: without it, a kernel whose parent is PID 1 believes that it is an orphan.
+    os.environ["JPY_PARENT_PID"] = "1"
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    try:
+        import ipykernel
+    except ImportError as error:
+        message = f"The image's {sys.executable} cannot import ipykernel: {error}."
+        raise _CannotServe("no-ipykernel", message) from None
+    version = tuple(int(part) for part in ipykernel.__version__.split(".")[:2])
+    if version < OLDEST_IPYKERNEL:
+        needed = ".".join(map(str, OLDEST_IPYKERNEL))
+        raise _CannotServe("old-ipykernel", f"The image has ipykernel {ipykernel.__version__}; {needed} is needed.")
+    import ipykernel.kernelapp  # noqa: F401
+    import zmq
+
+    del os.environ["JPY_PARENT_PID"]
+    for name in preload:
+        _preload(name)
+    return {
+        "ipykernel": ipykernel.__version__,
+        "python": "{}.{}.{}".format(*sys.version_info),
+        "curve": version >= CURVE_IPYKERNEL and zmq.has("curve"),
+    }
+
+
+def _preload(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a module may raise anything at its import
+        process.log(f"preload: {name} is left out: {type(error).__name__}: {error}")
+
+
+def _nothing() -> None:
+    pass
+
+
+class _Template:
+    def __init__(self, commands: socket.socket, reports: Reports, scratch: Path) -> None:
+        self.commands = commands
+        self.reports = reports
+        self.scratch = scratch
+        self.mark = Mark()
+        self.rehearsal: Optional[int] = None  # the reading end of a rehearsing child's pipe
+        self.rehearsing = 0  # its pid
+        self.rehearsed = bytearray()
+
+    def serve(self) -> Main:
+        decoder = wire.Decoder()
+        while True:
+            waiting = [self.commands.fileno()] + ([] if self.rehearsal is None else [self.rehearsal])
+            ready = select.select(waiting, [], [])[0]
+            if self.commands.fileno() in ready:
+                data = self.commands.recv(1 << 16)
+                if not data:
+                    return _nothing
+                for command in decoder.feed(data):
+                    child = self._obey(command)
+                    if child is not None:
+                        return child
+            elif self.rehearsal in ready:
+                self._learn()
+
+    def _obey(self, command: wire.Message) -> Optional[Main]:
+        name = command["command"]
+        if name == "start":
+            return self._start(command)
+        if name == "mourn":
+            return self._mourn(command)
+        if name == "rehearse":
+            return self._rehearse()
+        return None
+
+    def _start(self, command: wire.Message) -> Optional[Main]:
+        self.mark.clear()
+        if not self._adopted_child("forked"):
+            return None
+        start = kernel.Start(
+            connection_file=command["connection_file"],
+            cwd=command["cwd"],
+            environment=command["environment"],
+            extra_arguments=command["extra_arguments"],
+        )
+        self._forget_template()
+        return lambda: kernel.run(start, self.mark, self.reports)
+
+    def _adopted_child(self, report: str) -> bool:
+        """True in a new grandchild, whose parent ends at once; False here, with its pid reported."""
+        middle = os.fork()
+        if middle:
+            os.waitpid(middle, 0)
+            return False
+        pid = os.fork()
+        if pid:
+            self.reports.send(report, pid=pid)
+            os._exit(0)
+        return True
+
+    def _forget_template(self) -> None:
+        self.commands.close()
+        if self.rehearsal is not None:
+            os.close(self.rehearsal)
+
+    def _mourn(self, command: wire.Message) -> Optional[Main]:
+        cell = self.mark.get()
+        if cell is None:
+            self.reports.send("mourned")
+            return None
+        self.mark.clear()
+        if not self._adopted_child("mourner"):
+            return None
+        self._forget_template()
+
+        def speak() -> None:
+            with contextlib.suppress(Exception):
+                last_words.say(command["connection_file"], cell, command["reason"])
+            self.reports.send("mourned")
+
+        return speak
+
+    # -- The rehearsal: a throw-away kernel shows what a kernel imports beyond ipykernel itself.
+
+    def _rehearse(self) -> Optional[Main]:
+        if self.rehearsal is not None:
+            return None
+        reading, writing = os.pipe()
+        self.rehearsing = os.fork()
+        if self.rehearsing:
+            os.close(writing)
+            self.rehearsal = reading
+            return None
+        os.close(reading)
+        self._forget_template()
+        return lambda: kernel.rehearse(writing, self.scratch)
+
+    def _learn(self) -> None:
+        """The rehearsing child's modules are imported here too, once it has told all of them."""
+        assert self.rehearsal is not None
+        data = os.read(self.rehearsal, 1 << 16)
+        self.rehearsed += data
+        if data:
+            return
+        os.close(self.rehearsal)
+        self.rehearsal = None
+        os.waitpid(self.rehearsing, 0)
+        names = json.loads(self.rehearsed or b"[]")
+        self.rehearsed.clear()
+        for name in names:
+            if name not in sys.modules:
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
+        if threading.active_count() > 1:
+            process.log("a module imported by the rehearsal has started a thread")
+        gc.collect()
+        gc.freeze()

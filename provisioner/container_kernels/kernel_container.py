@@ -1,0 +1,322 @@
+"""One running container, made for one kernel, and what is known of the kernel in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .control import Address, Control, outcome, unending
+from .engines.protocol import LABEL, ContainerRequest, Engine, EngineInfo, Mount, Port
+from .errors import ContainerKernelError, EngineError, GuestError, ImageError, KernelStartError, PortTaken
+from .finish import finish
+from .guest import boot, wire
+from .spec import Spec
+from .workdir import Workdir
+
+HOST = "127.0.0.1"
+GUEST_MOUNT = Mount(str(Path(wire.__file__).parent), "/opt/container-kernels/container_kernels_guest", read_only=True)
+BOOT = "import sys; sys.path.insert(0, '/opt/container-kernels'); import container_kernels_guest.boot as b; b.main()"
+
+TIME_TO_LIVE = 120.0  # seconds for the first host to come
+LEASE_GRACE = 10.0  # seconds without a host
+IDLE_GRACE = 60.0  # seconds without a kernel: a restart may follow
+ATTEMPTS = 5  # at finding six free ports
+SETTLING = 10.0  # seconds for ports that must be the same to become free
+ANSWER = 5.0  # seconds for a supervisor's answer that needs no work
+WATCH = 0.5  # seconds between looks at a container that does not greet
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The published ports of one container, on the host's loopback. They are the kernel's for as long as its manager lives."""
+
+    kernel: Mapping[str, int]
+    supervisor: int
+
+    @classmethod
+    def choose(cls, wanted: Mapping[str, int] = {}) -> Ports:  # noqa: B006 # never changed
+        """Free at this moment; those that are `wanted` by name (and not 0) are taken as they are."""
+        with contextlib.ExitStack() as held:
+            free = []
+            for _ in range(len(wire.KERNEL_PORTS) + 1):
+                sock = held.enter_context(socket.socket())
+                sock.bind((HOST, 0))
+                free.append(sock.getsockname()[1])
+        supervisor, *others = free
+        return cls({name: wanted.get(name) or port for name, port in zip(wire.KERNEL_PORTS, others, strict=True)}, supervisor)
+
+    @property
+    def published(self) -> tuple[Port, ...]:
+        kernel = [Port(self.kernel[name], guest) for name, guest in wire.KERNEL_PORTS.items()]
+        return (*kernel, Port(self.supervisor, wire.SUPERVISOR_PORT))
+
+
+@dataclass(frozen=True)
+class Start:
+    """What one start of a kernel sets: all that a container which is up already can still be told.
+
+    `connection` holds key and signature_scheme, as text; `curve` the two CurveZMQ keys, or nothing.
+    """
+
+    connection: Mapping[str, str]
+    curve: Mapping[str, str]
+    environment: Mapping[str, str]
+    cwd: str | None = None
+    argv: tuple[str, ...] = ()
+    extra_arguments: tuple[str, ...] = ()
+
+
+def container_request(spec: Spec, info: EngineInfo, workdir: Workdir, *, user: str | None, labels: Mapping[str, str]) -> ContainerRequest:
+    """What to run for the spec: everything but the ports and the token, which each container has of its own."""
+    return ContainerRequest(
+        name=f"container-kernels-{uuid.uuid4().hex[:12]}",
+        image=spec.image,
+        command=("python3", "-c", BOOT),
+        cpus=min(spec.cpus, float(info.cpus)),
+        memory=spec.memory,
+        pids=spec.pids,
+        user=user,
+        mounts=(GUEST_MOUNT, *workdir.mounts),
+        labels={LABEL: __version__, **{f"{LABEL}.{name}": value for name, value in labels.items()}},
+        engine_args=spec.engine_args,
+    )
+
+
+def guest_settings(spec: Spec, workdir: Workdir, token: str) -> dict[str, Any]:
+    """What the supervisor is told at its birth; guest/supervisor.py reads it."""
+    covered = any(Path("/tmp").is_relative_to(mount.target) for mount in workdir.mounts)
+    return {
+        "token_digest": wire.digest(token),
+        "time_to_live": max(TIME_TO_LIVE, spec.startup_timeout),
+        "lease_grace": LEASE_GRACE,
+        "idle_grace": IDLE_GRACE,
+        "scratch": "/var/tmp" if covered else "/tmp",
+        "preload": list(spec.preload),
+        "template": not spec.argv,
+    }
+
+
+class KernelContainer:
+    """A container whose supervisor answers. Made by `launch`; ended by `end`, or by itself."""
+
+    def __init__(self, engine: Engine, name: str, ports: Ports, token: str, log: logging.Logger) -> None:
+        self.engine = engine
+        self.name = name
+        self.ports = ports
+        self._gone = unending()
+        self.ended = unending()  # of the kernel of this moment
+        self.ending: wire.Ending | None = None
+        self.gone_reason = ""
+        self._running = False
+        self._log = log
+        address = Address(HOST, ports.supervisor, token)
+        self._control = Control(address, on_event=self._hear, on_lost=self._lose, log=log)
+
+    def __repr__(self) -> str:
+        state = "lost" if not self.is_usable else "running" if self._running else "idle"
+        return f"<KernelContainer {self.name} {self.engine.name} {state}>"
+
+    @classmethod
+    async def launch(
+        cls,
+        engine: Engine,
+        request: ContainerRequest,
+        settings: Mapping[str, Any],
+        *,
+        token: str,
+        ports: Ports | None,
+        wanted: Mapping[str, int],
+        deadline: float,
+        log: logging.Logger,
+    ) -> KernelContainer:
+        """A new container, whose supervisor has greeted before `deadline` (of `time.monotonic`).
+
+        `ports` are used if they are given, else new ones chosen. Nothing is left behind when it raises, or is cancelled.
+        """
+        environment = {**request.environment, "CONTAINER_KERNELS_GUEST": json.dumps(settings)}
+        request = replace(request, environment=environment)
+        ports = await _run(engine, request, ports, wanted)
+        container = cls(engine, request.name, ports, token, log)
+        try:
+            await container._greeted(deadline)
+        except BaseException:
+            container._control.close()
+            await finish(engine.remove(request.name))
+            raise
+        return container
+
+    async def _greeted(self, deadline: float) -> None:
+        """Raises when the supervisor does not greet, as soon as the engine or the log says why."""
+        welcome = self._control.open(deadline)
+        while True:
+            try:
+                await outcome(welcome, WATCH)
+                return
+            except asyncio.TimeoutError:
+                pass
+            except GuestError as error:
+                error.detail = (await self.engine.logs(self.name)).strip()
+                raise
+            log = await self.engine.logs(self.name)
+            if boot.FAILED in log:
+                raise ImageError(
+                    "The image's Python could not start the supervisor.", hint="It must be 3.9 or newer, and /tmp writable.", detail=log
+                )
+            if await self.engine.inspect(self.name) is None:
+                raise EngineError("The container ended before its supervisor had greeted.", detail=log)
+
+    # -- What the supervisor says (in the connection's thread)
+
+    def _hear(self, message: wire.Message) -> None:
+        if message.get("event") == "ended":
+            self._set_ending(wire.Ending.from_message(message), "")
+
+    def _lose(self) -> None:
+        self._gone.set_result(None)
+        self._set_ending(wire.Ending(signal=9), f"The container {self.name} is gone: it was removed, or its engine was stopped.")
+
+    def _set_ending(self, ending: wire.Ending, reason: str) -> None:
+        if self._running:
+            self._running = False
+            self.gone_reason = reason
+            self.ending = ending
+            self.ended.set_result(None)
+
+    # -- The kernel
+
+    @property
+    def reason(self) -> str:
+        """Why the kernel ended, as a sentence; empty while it runs."""
+        return self.gone_reason or (self.ending.reason if self.ending else "")
+
+    def poll(self) -> int | None:
+        """None while the kernel runs; else its exit code, negative for a signal."""
+        return self.ending.code if self.ending else None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a kernel can be started in it."""
+        return not self._gone.done()
+
+    async def start(self, start: Start, deadline: float) -> dict[str, Any]:
+        """A kernel runs, its sockets are bound; what the supervisor knows of the image's Python is returned.
+
+        Raises KernelStartError, ImageError or GuestError; then no kernel runs, and the container is as it was, or lost.
+        """
+        self.ending, self.gone_reason, self.ended = None, "", unending()
+        request = self._control.request(
+            "start",
+            connection={**start.connection, **start.curve},
+            environment=dict(start.environment),
+            cwd=start.cwd,
+            argv=list(start.argv),
+            extra_arguments=list(start.extra_arguments),
+        )
+        self._running = True
+        try:
+            answer = await outcome(request, max(1.0, deadline - time.monotonic()))
+        except BaseException as error:
+            self._running = False
+            raise await self._start_error(error) from error
+        return dict(answer.get("facts") or {})
+
+    async def _start_error(self, error: BaseException) -> BaseException:
+        if isinstance(error, asyncio.TimeoutError):
+            timeout = KernelStartError(
+                "The kernel did not start in time.",
+                hint="Raise startup_timeout, or give the container more cpu and memory.",
+            )
+            timeout.detail = await self.tail()
+            return timeout
+        if isinstance(error, KernelStartError) and error.kind in IMAGE_REMEDIES:
+            return ImageError(error.message, hint=IMAGE_REMEDIES[error.kind])
+        if isinstance(error, (KernelStartError, GuestError)):
+            error.detail = await self.tail()
+        return error
+
+    async def tail(self) -> str:
+        """The end of the container's log; what stands in the way of reading it is no reason to fail."""
+        with contextlib.suppress(ContainerKernelError):
+            return (await self.engine.logs(self.name, tail=30)).strip()
+        return ""
+
+    async def signal(self, number: int) -> None:
+        """The kernel's process group has got the signal; a kernel that has ended does not mind."""
+        if self._running:
+            with contextlib.suppress(GuestError, asyncio.TimeoutError, KernelStartError):
+                await outcome(self._control.request("signal", signal=int(number)), ANSWER)
+
+    async def kill(self) -> None:
+        """The kernel is gone; with its container, where the supervisor does not obey."""
+        if not self._running:
+            return
+        try:
+            await outcome(self._control.request("kill"), ANSWER)
+            await outcome(self.ended, ANSWER)
+        except GuestError:
+            pass
+        except asyncio.TimeoutError:
+            await self.remove()
+
+    async def expect_end(self) -> None:
+        """The kernel is about to end because it was asked to: that is no death to be told."""
+        if self._running:
+            with contextlib.suppress(GuestError, asyncio.TimeoutError, KernelStartError):
+                await outcome(self._control.request("expect_end"), ANSWER)
+
+    # -- The container
+
+    async def end(self) -> None:
+        """The container has ended, and the engine removes it. Says nothing if it is gone already."""
+        if self.is_usable:
+            with contextlib.suppress(GuestError, asyncio.TimeoutError):
+                await outcome(self._control.request("end"), ANSWER)
+                await outcome(self._gone, ANSWER)
+        if self.is_usable:
+            await self.remove()
+        self._control.close()
+
+    async def remove(self) -> None:
+        """The engine says that the container is gone."""
+        self._control.close()
+        await finish(self.engine.remove(self.name))
+
+
+IMAGE_REMEDIES = {
+    "no-ipykernel": "Add it: `jupyter container-kernels build --base IMAGE --tag NAME`, or choose another image.",
+    "old-ipykernel": "Build the image anew with a newer ipykernel.",
+}
+
+
+async def _run(engine: Engine, request: ContainerRequest, ports: Ports | None, wanted: Mapping[str, int]) -> Ports:
+    """The container runs, with the ports that it got. Asked for certain ports, it waits for them to become free."""
+    fixed = ports is not None or any(wanted.values())
+    deadline = time.monotonic() + SETTLING
+    attempt = 0
+    while True:
+        chosen = ports or Ports.choose(wanted)
+        try:
+            await finish(engine.run(replace(request, ports=chosen.published)), undo=lambda: engine.remove(request.name))
+            return chosen
+        except PortTaken as error:
+            attempt += 1
+            if fixed and time.monotonic() > deadline:
+                numbers = ", ".join(str(port.host) for port in chosen.published)
+                raise PortTaken(f"One of the ports {numbers} is in use by another program.", hint="End it.", detail=error.detail) from None
+            if not fixed and attempt == ATTEMPTS:
+                raise
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(32)

@@ -1,0 +1,285 @@
+"""Jupyter's contract, translated: what a kernel manager asks, said to a kernel's container."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import zmq
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import KernelProvisionerBase
+
+from . import engines, owner, workdir
+from .config import SettingTraits, home, host_environment, read_spec
+from .control import outcome
+from .engines.protocol import Engine, EngineInfo
+from .environment import asked_for, kernel_environment
+from .errors import ContainerKernelError, ImageError, KernelStartError
+from .finish import finish
+from .kernel_container import (
+    KernelContainer,
+    Ports,
+    Start,
+    container_request,
+    guest_settings,
+    new_token,
+)
+from .spec import Spec
+from .workdir import Workdir
+
+
+class ContainerProvisioner(KernelProvisionerBase, SettingTraits):
+    """Runs the kernel in a container of its own.
+
+    A manager keeps one provisioner through all restarts, and calls it from any event loop and thread: so nothing of asyncio is kept
+    here, and `poll` answers from memory. A kernel is alive from the last statement of `launch_kernel` on, until `wait` has returned.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        identity = {name: kwargs.pop(name) for name in ("kernel_id", "kernel_spec", "parent") if name in kwargs}
+        super().__init__(**identity, **{name: kwargs.pop(name) for name in ("log", "config") if name in kwargs})
+        self._kernel_json = kwargs
+        self._container: KernelContainer | None = None
+        self._ports: Ports | None = None
+        self._curve: dict[str, str] = {}
+        self._has_process = False
+        self._told = False  # whether the kernel's end was logged, or was wanted
+        self._host_environment: dict[str, str] | None = None
+        self._mounts: Workdir | None = None
+        self._read_spec()  # a wrong setting is refused before anything is started
+
+    def _read_spec(self) -> Spec:
+        return read_spec(self._kernel_json, self.trait_settings())
+
+    # -- State
+
+    @property
+    def has_process(self) -> bool:
+        return self._has_process
+
+    async def poll(self) -> int | None:
+        if not self._has_process or self._container is None:
+            return 0
+        code = self._container.poll()
+        if code is not None:
+            self._tell_end()
+        return code
+
+    def _tell_end(self) -> None:
+        """The reason of a death is logged, and where the server's REST model has it (`kernel.reason`)."""
+        if self._told or self._container is None:
+            return
+        self._told = True
+        self.log.error("Kernel %s died: %s", self.kernel_id, self._container.reason)
+        if self.parent is not None and self.parent.has_trait("reason"):
+            self.parent.reason = self._container.reason
+
+    async def wait(self) -> int | None:
+        code = 0
+        if self._has_process and self._container is not None:
+            ended = self._container.ended
+            while not ended.done():
+                try:
+                    await outcome(ended, 60)
+                except asyncio.TimeoutError:
+                    continue
+            code = self._container.poll() or 0
+        self._has_process = False
+        return code
+
+    # -- Ending
+
+    async def send_signal(self, signum: int) -> None:
+        if self._has_process and self._container is not None:
+            self._told = self._told or signum in (signal.SIGTERM, signal.SIGKILL)
+            await self._container.signal(signum)
+
+    async def kill(self, restart: bool = False) -> None:
+        if self._has_process and self._container is not None:
+            self._told = True
+            await self._container.kill()
+
+    async def terminate(self, restart: bool = False) -> None:
+        await self.send_signal(signal.SIGTERM)
+
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        if self._has_process and self._container is not None:
+            self._told = True
+            await self._container.expect_end()
+
+    async def cleanup(self, restart: bool = False) -> None:
+        if not restart:
+            await self._release()
+
+    async def _release(self) -> None:
+        """No container is left. May be called at any time, and again."""
+        container, self._container = self._container, None
+        self._has_process = False
+        if container is not None:
+            await finish(container.end())
+
+    # -- Starting
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        asked = dict(kwargs.get("env") or {})
+        if self._host_environment is None:
+            self._host_environment = host_environment()
+        self._asked = asked_for(asked, self._host_environment, host_environment())
+        kwargs["env"] = {**host_environment(), **asked}  # for the templates in the kernelspec's env
+        kwargs.setdefault("cmd", [])
+        self._cwd = os.path.abspath(os.fspath(kwargs.get("cwd") or Path.cwd()))
+        self._extra_arguments = tuple(str(word) for word in kwargs.pop("extra_arguments", None) or ())
+        kwargs = await super().pre_launch(**kwargs)
+        self._kernelspec_environment = {name: kwargs["env"][name] for name in self.kernel_spec.env}
+        return kwargs
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        spec = self._read_spec()
+        deadline = time.monotonic() + spec.startup_timeout
+        self._told = False
+        try:
+            if self._container is not None and (spec.restart == "fresh" or not self._container.is_usable):
+                await finish(self._container.remove())
+                self._container = None
+            if self._container is None:
+                self._container, deadline = await self._new_container(spec)
+            facts = await self._container.start(self._start_of(spec), deadline)
+            self.connection_info = self._connection_info(spec, curve=facts.get("curve") is True)
+        except BaseException:
+            await self._release()
+            raise
+        self._has_process = True
+        return self.connection_info
+
+    async def _new_container(self, spec: Spec) -> tuple[KernelContainer, float]:
+        engine, info = await engines.choose(spec.engine, require_vm=spec.require_vm)
+        self._mounts = workdir.plan(spec, cwd=self._cwd, root=self._root_directory(), home=home())
+        token = new_token()
+        labels = {"kernel": safe_id(self.kernel_id), "owner": await owner.this_process()}
+        request = container_request(spec, info, self._mounts, user=container_user(spec, info), labels=labels)
+        launch = {
+            "settings": guest_settings(spec, self._mounts, token),
+            "token": token,
+            "ports": self._ports,
+            "wanted": {name: getattr(self.parent, name, 0) for name in ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")} if self._ports is None else {},
+            "log": self.log,
+        }  # fmt: skip
+        deadline = time.monotonic() + spec.startup_timeout
+        try:
+            container = await KernelContainer.launch(engine, request, deadline=deadline, **launch)
+        except ImageError:
+            if not await self._pulled(engine, spec.image):
+                raise
+            deadline = time.monotonic() + spec.startup_timeout
+            container = await KernelContainer.launch(engine, request, deadline=deadline, **launch)
+        self._ports = container.ports
+        return container, deadline
+
+    async def _pulled(self, engine: Engine, image: str) -> bool:
+        """True when the image was missing, and is there now. What is ours is built, not pulled."""
+        if image.startswith("container-kernels/") or await engine.image(image) is not None:
+            return False
+        self.log.info("Pulling the image %s with %s", image, engine.name)
+        await engine.pull(image, lambda line: self.log.info("%s: %s", image, line))
+        return True
+
+    def _start_of(self, spec: Spec) -> Start:
+        environment = kernel_environment(
+            spec,
+            host=host_environment(),
+            asked=self._asked,
+            kernelspec=self._kernelspec_environment,
+        )
+        return Start(
+            connection={"key": self._key(), "signature_scheme": self.parent.session.signature_scheme},
+            curve=self._curve_keys(spec),
+            environment=environment,
+            cwd=self._mounts.cwd if self._mounts else None,
+            argv=spec.argv,
+            extra_arguments=self._extra_arguments,
+        )
+
+    # -- The connection
+
+    def _key(self) -> str:
+        """The session's key, for as long as the manager lives: clients that are connected sign with it."""
+        session = self.parent.session
+        if not session.key:
+            session.key = uuid.uuid4().hex.encode()
+        return str(session.key.decode())
+
+    def _curve_keys(self, spec: Spec) -> dict[str, str]:
+        """Keys for CurveZMQ where this jupyter_client knows them, the same through all restarts. Another kernel than the image's
+        ipykernel is not known to understand them."""
+        if spec.argv or not self.parent.has_trait("curve_publickey") or not zmq.has("curve"):
+            return {}
+        if not self._curve:
+            public, secret = self.parent.curve_publickey, self.parent.curve_secretkey
+            if public is None or secret is None:
+                public, secret = zmq.curve_keypair()
+            self._curve = {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}
+        return self._curve
+
+    def _connection_info(self, spec: Spec, *, curve: bool) -> KernelConnectionInfo:
+        assert self._ports is not None
+        required = getattr(self.parent, "transport_encryption", "disabled") == "required"
+        if required and not (curve and self._curve):
+            raise KernelStartError(
+                f"transport_encryption is 'required', and the kernel of {spec.image!r} cannot encrypt.",
+                hint="It needs ipykernel 7.3 or newer, and no `argv` of its own.",
+            )
+        return {
+            "transport": "tcp",
+            "ip": "127.0.0.1",
+            **self._ports.kernel,
+            "key": self._key().encode(),
+            "signature_scheme": self.parent.session.signature_scheme,
+            "kernel_name": self.kernel_spec.name if hasattr(self.kernel_spec, "name") else "",
+            **(self._curve if curve else {}),
+        }
+
+    # -- Questions
+
+    def _root_directory(self) -> str | None:
+        """The server's root directory; None where no server manages the kernel."""
+        root = getattr(getattr(self.parent, "parent", None), "root_dir", None)
+        return os.path.abspath(os.path.expanduser(root)) if root else None
+
+    def resolve_path(self, path: str) -> str | None:
+        if self._mounts is None:
+            return None
+        return workdir.host_path(self._mounts.mounts, path, self._mounts.cwd)
+
+    async def get_provisioner_info(self) -> dict[str, Any]:
+        info = await super().get_provisioner_info()
+        if self._container is not None:
+            info["container"] = self._container.persisted()
+        return info
+
+    async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
+        await super().load_provisioner_info(provisioner_info)
+
+
+def safe_id(kernel_id: str) -> str:
+    """A kernel's id, fit for a label: a client may choose any text for it."""
+    text = str(kernel_id)
+    if len(text) <= 64 and all(character.isascii() and (character.isalnum() or character in "-_.") for character in text):
+        return text
+    return uuid.uuid5(uuid.NAMESPACE_OID, text).hex
+
+
+def container_user(spec: Spec, info: EngineInfo) -> str | None:
+    """`uid:gid` in the container. Auto is whoever's files are the caller's own on the host."""
+    if spec.user == "root" or (spec.user == "auto" and info.keeps_owner):
+        return "0:0"
+    if spec.user == "auto":
+        return f"{os.getuid()}:{os.getgid()}"
+    return spec.user
+
+
+__all__ = ["ContainerKernelError", "ContainerProvisioner"]
