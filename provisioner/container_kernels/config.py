@@ -18,7 +18,9 @@ class SettingTraits(Configurable):
 
     locals().update(
         {
-            setting.name: AnyTrait(None, allow_none=True, help=f"{setting.help} Allowed: {setting.allowed}.").tag(config=True)
+            setting.name: AnyTrait(None, allow_none=True, help=f"{setting.help} Allowed: {setting.allowed}.").tag(
+                config=True
+            )
             for setting in FIELDS.values()
         }
     )

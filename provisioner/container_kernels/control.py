@@ -55,11 +55,11 @@ class Control:
         self._decoder = wire.Decoder()
         self._ids = itertools.count(1)
         self._waiting: dict[int, concurrent.futures.Future[wire.Message]] = {}
-        self.welcome: concurrent.futures.Future[None] = unending()
+        self.welcome: concurrent.futures.Future[bool] = unending()
 
-    def open(self, deadline: float) -> concurrent.futures.Future[None]:
-        """Starts the thread. The future is done when the supervisor has greeted and taken the token; it fails with GuestError
-        when it speaks otherwise, or has not greeted before `deadline` (of `time.monotonic`)."""
+    def open(self, deadline: float) -> concurrent.futures.Future[bool]:
+        """Starts the thread. The future is done when the supervisor has greeted and taken the token, and says whether a kernel runs;
+        it fails with GuestError when it speaks otherwise, or has not greeted before `deadline` (of `time.monotonic`)."""
         threading.Thread(target=self._keep, args=(deadline,), name="container-kernels control", daemon=True).start()
         return self.welcome
 
@@ -117,7 +117,9 @@ class Control:
                     return True
                 refused_since = None
             except wire.WireError as error:
-                self._refuse(GuestError(f"The container's supervisor is not to be understood: {error}.", hint=RESTART_HINT))
+                self._refuse(
+                    GuestError(f"The container's supervisor is not to be understood: {error}.", hint=RESTART_HINT)
+                )
                 return False
             except ConnectionRefusedError:
                 now = time.monotonic()
@@ -158,7 +160,7 @@ class Control:
         with self._sending:
             self._socket = sock
         if not self.welcome.done():
-            self.welcome.set_result(None)
+            self.welcome.set_result(answer.get("kernel") is True)
         return True
 
     def _next(self, sock: socket.socket) -> wire.Message | None:

@@ -45,7 +45,7 @@ class Ports:
     supervisor: int
 
     @classmethod
-    def choose(cls, wanted: Mapping[str, int] = {}) -> Ports:  # noqa: B006 # never changed
+    def choose(cls, wanted: Mapping[str, int] = {}) -> Ports:  # never changed
         """Free at this moment; those that are `wanted` by name (and not 0) are taken as they are."""
         with contextlib.ExitStack() as held:
             free = []
@@ -54,7 +54,9 @@ class Ports:
                 sock.bind((HOST, 0))
                 free.append(sock.getsockname()[1])
         supervisor, *others = free
-        return cls({name: wanted.get(name) or port for name, port in zip(wire.KERNEL_PORTS, others, strict=True)}, supervisor)
+        return cls(
+            {name: wanted.get(name) or port for name, port in zip(wire.KERNEL_PORTS, others, strict=True)}, supervisor
+        )
 
     @property
     def published(self) -> tuple[Port, ...]:
@@ -77,7 +79,9 @@ class Start:
     extra_arguments: tuple[str, ...] = ()
 
 
-def container_request(spec: Spec, info: EngineInfo, workdir: Workdir, *, user: str | None, labels: Mapping[str, str]) -> ContainerRequest:
+def container_request(
+    spec: Spec, info: EngineInfo, workdir: Workdir, *, user: str | None, labels: Mapping[str, str]
+) -> ContainerRequest:
     """What to run for the spec: everything but the ports and the token, which each container has of its own."""
     return ContainerRequest(
         name=f"container-kernels-{uuid.uuid4().hex[:12]}",
@@ -156,6 +160,29 @@ class KernelContainer:
             raise
         return container
 
+    def persisted(self) -> dict[str, Any]:
+        """What another process needs to take the container over with `attach`, as JSON-like values. It holds the token: keep it private."""
+        address = self._control.address
+        return {
+            "engine": self.engine.name,
+            "name": self.name,
+            "token": address.token,
+            "ports": {**self.ports.kernel, "supervisor": self.ports.supervisor},
+        }
+
+    @classmethod
+    async def attach(cls, engine: Engine, persisted: Mapping[str, Any], *, log: logging.Logger) -> KernelContainer:
+        """The container of an earlier `persisted`, with the kernel that runs in it. Raises GuestError when it does not answer."""
+        ports = dict(persisted["ports"])
+        supervisor = ports.pop("supervisor")
+        container = cls(engine, persisted["name"], Ports(ports, supervisor), persisted["token"], log)
+        try:
+            container._running = await outcome(container._control.open(time.monotonic() + ANSWER), ANSWER + 1)
+        except BaseException:
+            container._control.close()
+            raise
+        return container
+
     async def _greeted(self, deadline: float) -> None:
         """Raises when the supervisor does not greet, as soon as the engine or the log says why."""
         welcome = self._control.open(deadline)
@@ -171,7 +198,9 @@ class KernelContainer:
             log = await self.engine.logs(self.name)
             if boot.FAILED in log:
                 raise ImageError(
-                    "The image's Python could not start the supervisor.", hint="It must be 3.9 or newer, and /tmp writable.", detail=log
+                    "The image's Python could not start the supervisor.",
+                    hint="It must be 3.9 or newer, and /tmp writable.",
+                    detail=log,
                 )
             if await self.engine.inspect(self.name) is None:
                 raise EngineError("The container ended before its supervisor had greeted.", detail=log)
@@ -184,7 +213,9 @@ class KernelContainer:
 
     def _lose(self) -> None:
         self._gone.set_result(None)
-        self._set_ending(wire.Ending(signal=9), f"The container {self.name} is gone: it was removed, or its engine was stopped.")
+        self._set_ending(
+            wire.Ending(signal=9), f"The container {self.name} is gone: it was removed, or its engine was stopped."
+        )
 
     def _set_ending(self, ending: wire.Ending, reason: str) -> None:
         if self._running:
@@ -313,7 +344,9 @@ async def _run(engine: Engine, request: ContainerRequest, ports: Ports | None, w
             attempt += 1
             if fixed and time.monotonic() > deadline:
                 numbers = ", ".join(str(port.host) for port in chosen.published)
-                raise PortTaken(f"One of the ports {numbers} is in use by another program.", hint="End it.", detail=error.detail) from None
+                raise PortTaken(
+                    f"One of the ports {numbers} is in use by another program.", hint="End it.", detail=error.detail
+                ) from None
             if not fixed and attempt == ATTEMPTS:
                 raise
 

@@ -8,7 +8,7 @@ import signal
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import zmq
 from jupyter_client.connect import KernelConnectionInfo
@@ -33,7 +33,7 @@ from .spec import Spec
 from .workdir import Workdir
 
 
-class ContainerProvisioner(KernelProvisionerBase, SettingTraits):
+class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignore[metaclass] # resolved when it runs
     """Runs the kernel in a container of its own.
 
     A manager keeps one provisioner through all restarts, and calls it from any event loop and thread: so nothing of asyncio is kept
@@ -55,6 +55,11 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):
 
     def _read_spec(self) -> Spec:
         return read_spec(self._kernel_json, self.trait_settings())
+
+    @property
+    def _manager(self) -> Any:
+        assert self.parent is not None
+        return self.parent
 
     # -- State
 
@@ -196,7 +201,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):
             kernelspec=self._kernelspec_environment,
         )
         return Start(
-            connection={"key": self._key(), "signature_scheme": self.parent.session.signature_scheme},
+            connection={"key": self._key(), "signature_scheme": self._manager.session.signature_scheme},
             curve=self._curve_keys(spec),
             environment=environment,
             cwd=self._mounts.cwd if self._mounts else None,
@@ -208,7 +213,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):
 
     def _key(self) -> str:
         """The session's key, for as long as the manager lives: clients that are connected sign with it."""
-        session = self.parent.session
+        session = self._manager.session
         if not session.key:
             session.key = uuid.uuid4().hex.encode()
         return str(session.key.decode())
@@ -216,10 +221,10 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):
     def _curve_keys(self, spec: Spec) -> dict[str, str]:
         """Keys for CurveZMQ where this jupyter_client knows them, the same through all restarts. Another kernel than the image's
         ipykernel is not known to understand them."""
-        if spec.argv or not self.parent.has_trait("curve_publickey") or not zmq.has("curve"):
+        if spec.argv or not self._manager.has_trait("curve_publickey") or not zmq.has("curve"):
             return {}
         if not self._curve:
-            public, secret = self.parent.curve_publickey, self.parent.curve_secretkey
+            public, secret = self._manager.curve_publickey, self._manager.curve_secretkey
             if public is None or secret is None:
                 public, secret = zmq.curve_keypair()
             self._curve = {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}
@@ -233,15 +238,15 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):
                 f"transport_encryption is 'required', and the kernel of {spec.image!r} cannot encrypt.",
                 hint="It needs ipykernel 7.3 or newer, and no `argv` of its own.",
             )
-        return {
+        info = {
             "transport": "tcp",
             "ip": "127.0.0.1",
             **self._ports.kernel,
             "key": self._key().encode(),
-            "signature_scheme": self.parent.session.signature_scheme,
-            "kernel_name": self.kernel_spec.name if hasattr(self.kernel_spec, "name") else "",
+            "signature_scheme": self._manager.session.signature_scheme,
             **(self._curve if curve else {}),
         }
+        return cast("KernelConnectionInfo", info)
 
     # -- Questions
 
@@ -262,13 +267,23 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):
         return info
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
+        """The container that another process has persisted is ours now, with its kernel; GuestError when it does not answer."""
         await super().load_provisioner_info(provisioner_info)
+        persisted = provisioner_info.get("container")
+        if persisted is None:
+            return
+        await self._release()
+        self._container = await KernelContainer.attach(engines.ENGINES[persisted["engine"]], persisted, log=self.log)
+        self._ports = self._container.ports
+        self._has_process = True
 
 
 def safe_id(kernel_id: str) -> str:
     """A kernel's id, fit for a label: a client may choose any text for it."""
     text = str(kernel_id)
-    if len(text) <= 64 and all(character.isascii() and (character.isalnum() or character in "-_.") for character in text):
+    if len(text) <= 64 and all(
+        character.isascii() and (character.isalnum() or character in "-_.") for character in text
+    ):
         return text
     return uuid.uuid5(uuid.NAMESPACE_OID, text).hex
 

@@ -77,16 +77,14 @@ def parse(kernel_json: Mapping[str, Any], traits: Mapping[str, Any], environ: Ma
         if text := environ.get(variable, ""):
             values[name] = _checked(setting, _from_text(setting, text), f"environment: {variable}")
     if values.get("network") == "none":
-        raise SpecError(
-            "network = 'none' is not available yet.", hint="Use network = 'full', or leave the key out."
-        )
+        raise SpecError("network = 'none' is not available yet.", hint="Use network = 'full', or leave the key out.")
     return Spec(**values)
 
 
 def _from_text(setting: Field, text: str) -> Any:
     try:
         return setting.from_text(text)
-    except ValueError:
+    except (KeyError, ValueError):
         return text  # which the reader then refuses by its name
 
 
@@ -251,7 +249,7 @@ def _number_text(text: str) -> Any:
 
 
 def _boolean_text(text: str) -> bool:
-    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(text.lower(), text)  # type: ignore[return-value] # an unknown word is refused by the reader
+    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
 
 
 def _json_text(text: str) -> Any:
@@ -259,7 +257,11 @@ def _json_text(text: str) -> Any:
 
 
 def _list_text(text: str) -> Any:
-    return json.loads(text) if text.lstrip().startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
+    return (
+        json.loads(text)
+        if text.lstrip().startswith("[")
+        else [part.strip() for part in text.split(",") if part.strip()]
+    )
 
 
 _DEFAULTS = Spec()

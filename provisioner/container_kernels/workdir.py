@@ -71,9 +71,14 @@ def _refusal(directory: str, home: str) -> str:
 
 def _usable(cwd: str) -> None:
     if not Path(cwd).is_dir():
-        raise WorkdirError(f"The working directory {cwd} does not exist, or is no directory.", hint="Create it, or start the kernel elsewhere.")
+        raise WorkdirError(
+            f"The working directory {cwd} does not exist, or is no directory.",
+            hint="Create it, or start the kernel elsewhere.",
+        )
     if not os.access(cwd, os.R_OK | os.X_OK):
-        raise WorkdirError(f"The working directory {cwd} may not be read by you.", hint=f"See its permissions: `ls -ld {cwd}`.")
+        raise WorkdirError(
+            f"The working directory {cwd} may not be read by you.", hint=f"See its permissions: `ls -ld {cwd}`."
+        )
 
 
 def _within(path: str, directory: str) -> bool:
@@ -90,7 +95,9 @@ def _inside(mount: Mount, path: str) -> str:
 
 
 def _expanded(mount: Mount, home: str) -> Mount:
-    source, target = (home + path[1:] if path == "~" or path.startswith("~/") else path for path in (mount.source, mount.target))
+    source, target = (
+        home + path[1:] if path == "~" or path.startswith("~/") else path for path in (mount.source, mount.target)
+    )
     if not Path(source).exists():
         raise WorkdirError(f"mounts: {source} does not exist.", hint="Create it, or take it out of `mounts`.")
     if Path(target) in SYSTEM:

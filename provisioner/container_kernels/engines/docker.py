@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import command
-from ..errors import BuildError, CommandTimeout, ContainerKernelError, EngineError, EngineUnavailable, ImageError, PortTaken, WorkdirError
+from ..errors import (
+    BuildError,
+    CommandTimeout,
+    ContainerKernelError,
+    EngineError,
+    EngineUnavailable,
+    ImageError,
+    PortTaken,
+    WorkdirError,
+)
 from ..spec import size
 from .protocol import LABEL, ContainerRequest, ContainerState, EngineInfo, ImageInfo, Mount, Progress, Usage
 
@@ -28,11 +37,19 @@ _NOT_WORKING = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _PORT_TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
-_NO_IMAGE = re.compile(r"no such image|image not known|unable to find image|does not resolve to an image", re.IGNORECASE)
-_NO_PROGRAM = re.compile(r"executable file .*not found|no such file or directory.*: unknown|crun: .*no such file", re.IGNORECASE)
-_OTHER_ARCHITECTURE = re.compile(r"exec format error|does not match the (detected|specified) (host )?platform", re.IGNORECASE)
+_NO_IMAGE = re.compile(
+    r"no such image|image not known|unable to find image|does not resolve to an image", re.IGNORECASE
+)
+_NO_PROGRAM = re.compile(
+    r"executable file .*not found|no such file or directory.*: unknown|crun: .*no such file", re.IGNORECASE
+)
+_OTHER_ARCHITECTURE = re.compile(
+    r"exec format error|does not match the (detected|specified) (host )?platform", re.IGNORECASE
+)
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-_NO_SOURCE = re.compile(r"bind source path does not exist|statfs .*: (no such file|permission denied)|mounts denied", re.IGNORECASE)
+_NO_SOURCE = re.compile(
+    r"bind source path does not exist|statfs .*: (no such file|permission denied)|mounts denied", re.IGNORECASE
+)
 _NO_CONTAINER = re.compile(r"no such (container|object)|no container with name or id", re.IGNORECASE)
 
 
@@ -49,7 +66,9 @@ class Docker:
         try:
             output = await command.run([self.name, "info", "--format", "{{json .}}"], timeout=ASKING)
         except CommandTimeout as error:
-            raise EngineUnavailable(f"{self.name}: does not answer.", hint=self.start_hint, detail=error.message) from None
+            raise EngineUnavailable(
+                f"{self.name}: does not answer.", hint=self.start_hint, detail=error.message
+            ) from None
         try:
             info = json.loads(output.stdout) if output.ok else {}
             # A client without its daemon may still exit with 0.
@@ -57,7 +76,9 @@ class Docker:
                 raise self._unavailable(output.said)
             return self._info(info)
         except (KeyError, TypeError, ValueError) as error:
-            raise EngineUnavailable(f"{self.name}: its answer to `info` is not understood.", detail=f"{error!r}\n{output.said}") from None
+            raise EngineUnavailable(
+                f"{self.name}: its answer to `info` is not understood.", detail=f"{error!r}\n{output.said}"
+            ) from None
 
     def _unavailable(self, said: str) -> EngineUnavailable:
         if "permission denied" in said.lower():
@@ -96,14 +117,28 @@ class Docker:
         if _PORT_TAKEN.search(said):
             return PortTaken("A port was taken between its choice and its use.", detail=said)
         if _NO_IMAGE.search(said):
-            return ImageError(f"{self.name} has no image {image!r}.", detail=said, hint=missing_image_hint(image, self.name))
+            return ImageError(
+                f"{self.name} has no image {image!r}.", detail=said, hint=missing_image_hint(image, self.name)
+            )
         if _OTHER_ARCHITECTURE.search(said):
-            return ImageError(f"The image {image!r} is made for another processor.", hint="Build or pull it for this machine's.", detail=said)
+            return ImageError(
+                f"The image {image!r} is made for another processor.",
+                hint="Build or pull it for this machine's.",
+                detail=said,
+            )
         if _NO_SPACE.search(said):
-            return EngineError(f"{self.name} has no space left on its disk.", hint=f"Make room: `{self.name} system df` shows what takes it.", detail=said)
+            return EngineError(
+                f"{self.name} has no space left on its disk.",
+                hint=f"Make room: `{self.name} system df` shows what takes it.",
+                detail=said,
+            )
         if _NO_SOURCE.search(said):
             sources = ", ".join(mount.source for mount in request.mounts)
-            return WorkdirError(f"{self.name} cannot mount {sources}.", hint="It may be gone, unreadable, or not shared with the engine.", detail=said)
+            return WorkdirError(
+                f"{self.name} cannot mount {sources}.",
+                hint="It may be gone, unreadable, or not shared with the engine.",
+                detail=said,
+            )
         if _NO_PROGRAM.search(said):
             return ImageError(
                 f"The image {image!r} has no {request.command[0]}.",
@@ -134,7 +169,9 @@ class Docker:
         raise self._error(f"inspect {name}", output.said)
 
     async def list(self) -> list[ContainerState]:
-        names = await self._ask("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}", doing="list containers")
+        names = await self._ask(
+            "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={LABEL}", doing="list containers"
+        )
         if not names.split():
             return []
         output = await command.run([self.name, "container", "inspect", *names.split()], timeout=ASKING)
@@ -157,7 +194,9 @@ class Docker:
         running = [state.name for state in await self.list() if state.running]
         if not running:
             return []
-        output = await command.run([self.name, "stats", "--no-stream", "--format", "{{json .}}", *running], timeout=ASKING)
+        output = await command.run(
+            [self.name, "stats", "--no-stream", "--format", "{{json .}}", *running], timeout=ASKING
+        )
         return [read_usage(json.loads(line)) for line in output.stdout.splitlines() if line.strip()]
 
     async def image(self, reference: str) -> ImageInfo | None:
@@ -171,7 +210,11 @@ class Docker:
     async def pull(self, reference: str, progress: Progress) -> None:
         output = await command.run([self.name, "pull", reference], timeout=FETCHING, on_line=progress)
         if not output.ok:
-            raise ImageError(f"{self.name} could not pull {reference!r}.", hint=missing_image_hint(reference, self.name), detail=output.said)
+            raise ImageError(
+                f"{self.name} could not pull {reference!r}.",
+                hint=missing_image_hint(reference, self.name),
+                detail=output.said,
+            )
 
     async def build(
         self,
@@ -235,7 +278,9 @@ def pairs(option: str, values: Mapping[str, str]) -> list[str]:
 
 def missing_image_hint(image: str, engine: str) -> str:
     if image.startswith("container-kernels/"):
-        return f"Build it: `jupyter container-kernels build {image.removeprefix('container-kernels/')} --engine {engine}`."
+        return (
+            f"Build it: `jupyter container-kernels build {image.removeprefix('container-kernels/')} --engine {engine}`."
+        )
     return f"Pull it (`{engine} pull {image}`), import it, or build it with `jupyter container-kernels build --tag {image}`."
 
 

@@ -54,9 +54,11 @@ class Podman(Docker):
 
 
 def _usage(item: Mapping[str, Any]) -> Usage:
-    return read_usage({
-        "Name": item["name"],
-        "MemUsage": item["mem_usage"],
-        "CPUPerc": item["cpu_percent"],
-        "PIDs": item["pids"],
-    })
+    return read_usage(
+        {
+            "Name": item["name"],
+            "MemUsage": item["mem_usage"],
+            "CPUPerc": item["cpu_percent"],
+            "PIDs": item["pids"],
+        }
+    )

@@ -114,7 +114,8 @@ class Engine(Protocol):
     Every method may raise EngineUnavailable (it does not work here), CommandTimeout, or EngineError, with the engine's words as detail.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     # What this engine is, and that it works; EngineUnavailable says why not.
     async def probe(self) -> EngineInfo: ...

@@ -8,7 +8,7 @@ KEPT = 15.0  # seconds in which the host reads the log of a failed start: with i
 FAILED = "container-kernels: cannot start"
 
 
-def main():
+def main():  # type: () -> None
     try:
         if sys.version_info < (3, 9):
             raise RuntimeError("Python 3.9 or newer is needed, and the image has " + sys.version.split()[0])
@@ -19,7 +19,7 @@ def main():
     supervise(_keep_readable)
 
 
-def _keep_readable():
+def _keep_readable():  # type: () -> None
     traceback.print_exc()
     sys.stderr.write(FAILED + ": " + repr(sys.exc_info()[1]) + "\n")
     sys.stderr.flush()

@@ -58,7 +58,7 @@ def _app(mark: Mark) -> Any:
 
     heard = threading.Event()  # somebody listens to iopub
 
-    class MarkingKernel(IPythonKernel):  # type: ignore[misc] # ipykernel may be absent where types are checked
+    class MarkingKernel(IPythonKernel):
         """Marks the cell that it runs, so that its death can be told to who waits for it."""
 
         def set_parent(self, *args: Any, **kwargs: Any) -> None:
@@ -76,7 +76,7 @@ def _app(mark: Mark) -> Any:
             finally:
                 mark.clear()
 
-    class App(IPKernelApp):  # type: ignore[misc]
+    class App(IPKernelApp):
         def init_iopub(self, context: Any) -> None:
             super().init_iopub(context)
             _hear_subscriptions(self.iopub_thread, heard)
@@ -110,7 +110,7 @@ def _reseed() -> None:
 
 def rehearse(report: int, scratch: Path) -> None:
     """Write the names of all modules that a kernel imports to be ready and to run a cell to `report`; then end."""
-    with open(os.devnull, "r+b") as null:  # noqa: PTH123
+    with open(os.devnull, "r+b") as null:
         for stream in (0, 1, 2):
             os.dup2(null.fileno(), stream)
     os.nice(10)

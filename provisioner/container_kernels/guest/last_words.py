@@ -20,7 +20,7 @@ def say(connection_file: str, cell: RunningCell, reason: str) -> bool:
     import zmq
     from jupyter_client.session import Session
 
-    with open(connection_file) as file:  # noqa: PTH123 # imports are time here
+    with open(connection_file) as file:  # imports are time here
         connection = json.load(file)
     session = Session(key=connection["key"].encode(), signature_scheme=connection["signature_scheme"])
     context = zmq.Context()

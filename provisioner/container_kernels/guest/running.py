@@ -30,7 +30,9 @@ class Mark:
     def set(self, identities: List[bytes], header: Dict[str, Any]) -> None:
         """A header that is too long, or is no JSON, is not marked."""
         try:
-            text = json.dumps({"identities": [part.hex() for part in identities], "header": header}, default=str).encode()
+            text = json.dumps(
+                {"identities": [part.hex() for part in identities], "header": header}, default=str
+            ).encode()
         except (TypeError, ValueError):
             return
         if len(text) + _LENGTH.size > _SIZE:

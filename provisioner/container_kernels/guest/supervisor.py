@@ -234,7 +234,13 @@ class Supervisor:
             self._introduce(connection, message)
             return
         request = Request(connection, message.get("id"))
-        handlers = {"start": self._start, "signal": self._signal, "kill": self._kill, "expect_end": self._expect_end, "end": self._end_asked}
+        handlers = {
+            "start": self._start,
+            "signal": self._signal,
+            "kill": self._kill,
+            "expect_end": self._expect_end,
+            "end": self._end_asked,
+        }
         handler = handlers.get(str(message.get("op")))
         if handler is None:
             raise wire.WireError(f"there is no op {message.get('op')!r}")
@@ -245,7 +251,9 @@ class Supervisor:
 
     def _introduce(self, connection: Connection, message: wire.Message) -> None:
         if message.get("op") != "hello" or message.get("protocol") != wire.PROTOCOL:
-            raise wire.WireError(f"this container speaks protocol {wire.PROTOCOL}, and the host {message.get('protocol')!r}")
+            raise wire.WireError(
+                f"this container speaks protocol {wire.PROTOCOL}, and the host {message.get('protocol')!r}"
+            )
         if not wire.opens(message.get("token"), self.settings.token_digest):
             raise wire.WireError("wrong token")
         connection.known = True
@@ -274,15 +282,13 @@ class Supervisor:
         self.timers.pop("idle", None)
         self.timers.pop("rehearsal", None)
         self.kernel = kernel = Kernel(self._write_connection(message["connection"]), request)
-        start = {
-            "connection_file": kernel.connection_file,
-            "cwd": str(message["cwd"]),
-            "environment": {str(name): str(value) for name, value in message["environment"].items()},
-        }
+        cwd = str(message["cwd"] or os.environ["HOME"])
+        environment = {str(name): str(value) for name, value in message["environment"].items()}
         if message["argv"]:
-            self._execute([str(word) for word in message["argv"]], **start)
-        else:
-            self._command({"command": "start", "extra_arguments": list(message["extra_arguments"]), **start})
+            self._execute([str(word) for word in message["argv"]], cwd, environment)
+            return
+        start = {"connection_file": kernel.connection_file, "cwd": cwd, "environment": environment}
+        self._command({"command": "start", "extra_arguments": list(message["extra_arguments"]), **start})
 
     def _write_connection(self, connection: Dict[str, Any]) -> str:
         path = self.scratch / "connection.json"
@@ -292,16 +298,16 @@ class Supervisor:
             json.dump({"ip": "0.0.0.0", "transport": "tcp", **wire.KERNEL_PORTS, **connection}, file)
         return str(path)
 
-    def _execute(self, argv: List[str], connection_file: str, cwd: str, environment: Dict[str, str]) -> None:
+    def _execute(self, argv: List[str], cwd: str, environment: Dict[str, str]) -> None:
         """A kernel of another kind: its command replaces a forked child."""
         assert self.kernel is not None
-        argv = [word.replace("{connection_file}", connection_file) for word in argv]
+        argv = [word.replace("{connection_file}", self.kernel.connection_file) for word in argv]
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
                 process.become_kernel(cwd, environment)
-                os.execvp(argv[0], argv)  # noqa: S606 # the kernel's own command
+                os.execvp(argv[0], argv)  # the kernel's own command
             except OSError as error:
                 os.write(writing, f"{argv[0]}: {error.strerror}".encode())
             finally:

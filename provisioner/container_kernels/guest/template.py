@@ -82,7 +82,7 @@ def _load(preload: List[str]) -> Dict[str, Any]:
     if version < OLDEST_IPYKERNEL:
         needed = ".".join(map(str, OLDEST_IPYKERNEL))
         raise _CannotServe("old-ipykernel", f"The image has ipykernel {ipykernel.__version__}; {needed} is needed.")
-    import ipykernel.kernelapp  # noqa: F401
+    import ipykernel.kernelapp
     import zmq
 
     del os.environ["JPY_PARENT_PID"]
