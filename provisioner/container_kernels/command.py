@@ -54,11 +54,8 @@ async def run(
         )
     except OSError as error:
         return Output(tuple(argv), 127, "", f"{argv[0]}: {error.strerror or error}")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    streams = asyncio.gather(_collect(process.stdout, on_line), _collect(process.stderr, on_line), process.wait())
     try:
-        stdout, stderr, status = await asyncio.wait_for(streams, timeout)
+        stdout, stderr, status = await asyncio.wait_for(_collected(process, on_line), timeout)
     except asyncio.TimeoutError:
         raise CommandTimeout(
             f"`{shlex.join(argv)}` did not end within {timeout:g} seconds, and was ended.",
@@ -67,6 +64,14 @@ async def run(
     finally:
         await _end(process)
     return Output(tuple(argv), status, stdout, stderr)
+
+
+async def _collected(
+    process: asyncio.subprocess.Process, on_line: Callable[[str], None] | None
+) -> tuple[str, str, int]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    return await asyncio.gather(_collect(process.stdout, on_line), _collect(process.stderr, on_line), process.wait())
 
 
 async def _collect(stream: asyncio.StreamReader, on_line: Callable[[str], None] | None) -> str:

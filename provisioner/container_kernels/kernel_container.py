@@ -122,7 +122,9 @@ class KernelContainer:
         self.ended = unending()  # of the kernel of this moment
         self.ending: wire.Ending | None = None
         self.gone_reason = ""
+        self.has_died = False  # ended, and nobody had asked for it
         self._running = False
+        self._ending_it = False
         self._log = log
         address = Address(HOST, ports.supervisor, token)
         self._control = Control(address, on_event=self._hear, on_lost=self._lose, log=log)
@@ -209,17 +211,17 @@ class KernelContainer:
 
     def _hear(self, message: wire.Message) -> None:
         if message.get("event") == "ended":
-            self._set_ending(wire.Ending.from_message(message), "")
+            self._set_ending(wire.Ending.from_message(message), "", expected=message.get("expected") is True)
 
     def _lose(self) -> None:
         self._gone.set_result(None)
-        self._set_ending(
-            wire.Ending(signal=9), f"The container {self.name} is gone: it was removed, or its engine was stopped."
-        )
+        reason = f"The container {self.name} is gone: it was removed, or its engine was stopped."
+        self._set_ending(wire.Ending(signal=9), reason, expected=self._ending_it)
 
-    def _set_ending(self, ending: wire.Ending, reason: str) -> None:
+    def _set_ending(self, ending: wire.Ending, reason: str, *, expected: bool) -> None:
         if self._running:
             self._running = False
+            self.has_died = not expected
             self.gone_reason = reason
             self.ending = ending
             self.ended.set_result(None)
@@ -245,7 +247,7 @@ class KernelContainer:
 
         Raises KernelStartError, ImageError or GuestError; then no kernel runs, and the container is as it was, or lost.
         """
-        self.ending, self.gone_reason, self.ended = None, "", unending()
+        self.ending, self.gone_reason, self.has_died, self.ended = None, "", False, unending()
         request = self._control.request(
             "start",
             connection={**start.connection, **start.curve},
@@ -310,6 +312,7 @@ class KernelContainer:
 
     async def end(self) -> None:
         """The container has ended, and the engine removes it. Says nothing if it is gone already."""
+        self._ending_it = True
         if self.is_usable:
             with contextlib.suppress(GuestError, asyncio.TimeoutError):
                 await outcome(self._control.request("end"), ANSWER)
@@ -320,6 +323,7 @@ class KernelContainer:
 
     async def remove(self) -> None:
         """The engine says that the container is gone."""
+        self._ending_it = True
         self._control.close()
         await finish(self.engine.remove(self.name))
 

@@ -48,7 +48,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._ports: Ports | None = None
         self._curve: dict[str, str] = {}
         self._has_process = False
-        self._told = False  # whether the kernel's end was logged, or was wanted
+        self._told = False  # whether the kernel's death was logged
         self._host_environment: dict[str, str] | None = None
         self._mounts: Workdir | None = None
         self._read_spec()  # a wrong setting is refused before anything is started
@@ -76,8 +76,8 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         return code
 
     def _tell_end(self) -> None:
-        """The reason of a death is logged, and where the server's REST model has it (`kernel.reason`)."""
-        if self._told or self._container is None:
+        """The reason of a death is in the log, once, and where the server's REST model has it (`kernel.reason`)."""
+        if self._told or self._container is None or not self._container.has_died:
             return
         self._told = True
         self.log.error("Kernel %s died: %s", self.kernel_id, self._container.reason)
@@ -94,6 +94,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
                 except asyncio.TimeoutError:
                     continue
             code = self._container.poll() or 0
+            self._tell_end()
         self._has_process = False
         return code
 
@@ -101,12 +102,10 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
 
     async def send_signal(self, signum: int) -> None:
         if self._has_process and self._container is not None:
-            self._told = self._told or signum in (signal.SIGTERM, signal.SIGKILL)
             await self._container.signal(signum)
 
     async def kill(self, restart: bool = False) -> None:
         if self._has_process and self._container is not None:
-            self._told = True
             await self._container.kill()
 
     async def terminate(self, restart: bool = False) -> None:
@@ -114,7 +113,6 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         if self._has_process and self._container is not None:
-            self._told = True
             await self._container.expect_end()
 
     async def cleanup(self, restart: bool = False) -> None:
@@ -123,6 +121,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
 
     async def _release(self) -> None:
         """No container is left. May be called at any time, and again."""
+        self._tell_end()
         container, self._container = self._container, None
         self._has_process = False
         if container is not None:

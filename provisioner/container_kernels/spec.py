@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 from .engines.protocol import Mount
 from .errors import SpecError
+from .quantities import size
 
 ENV_PREFIX = "CONTAINER_KERNELS_"
 
@@ -163,19 +164,7 @@ def _seconds(value: Any) -> float:
     return number
 
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_POWER = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _LEAST_MEMORY = 64 << 20
-
-
-def size(value: Any) -> int:
-    """Bytes of `512m`, `2g`, `2GiB` or a plain number of bytes; letters are powers of 1024, as engines have them."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise _Refused
-    return int(float(match[1]) * (1 << _POWER[match[2].lower()]))
 
 
 def _memory(value: Any) -> int:

@@ -23,7 +23,7 @@ from ..errors import (
     PortTaken,
     WorkdirError,
 )
-from ..spec import size
+from ..quantities import size
 from .protocol import LABEL, ContainerRequest, ContainerState, EngineInfo, ImageInfo, Mount, Progress, Usage
 
 ASKING = 20.0  # seconds: a question to the engine
@@ -73,7 +73,7 @@ class Docker:
             info = json.loads(output.stdout) if output.ok else {}
             # A client without its daemon may still exit with 0.
             if not info or info.get("ServerErrors"):
-                raise self._unavailable(output.said)
+                raise self._unavailable(output.stderr.strip() or output.said)
             return self._info(info)
         except (KeyError, TypeError, ValueError) as error:
             raise EngineUnavailable(
@@ -191,13 +191,15 @@ class Docker:
         raise self._error(f"remove {name}", output.said)
 
     async def usage(self) -> Sequence[Usage]:
-        running = [state.name for state in await self.list() if state.running]
+        running = {state.name for state in await self.list() if state.running}
         if not running:
             return []
-        output = await command.run(
-            [self.name, "stats", "--no-stream", "--format", "{{json .}}", *running], timeout=ASKING
-        )
-        return [read_usage(json.loads(line)) for line in output.stdout.splitlines() if line.strip()]
+        return [usage for usage in map(read_usage, await self._stats()) if usage is not None and usage.name in running]
+
+    async def _stats(self) -> Iterable[Mapping[str, Any]]:
+        # Of all containers: one of several names that has gone since would make it fail as a whole.
+        answer = await self._ask("stats", "--no-stream", "--format", "{{json .}}", doing="measure containers")
+        return [json.loads(line) for line in answer.splitlines() if line.strip()]
 
     async def image(self, reference: str) -> ImageInfo | None:
         output = await command.run([self.name, "image", "inspect", reference], timeout=ASKING)
@@ -319,8 +321,10 @@ def _image_info(reference: str, item: Mapping[str, Any]) -> ImageInfo:
     )
 
 
-def read_usage(item: Mapping[str, Any]) -> Usage:
-    """From one line of `stats`."""
+def read_usage(item: Mapping[str, Any]) -> Usage | None:
+    """From one line of `stats`; None for a container that ended meanwhile."""
+    if "--" in str(item["MemUsage"]):
+        return None
     used, limit = (_quantity(part) for part in str(item["MemUsage"]).split("/"))
     return Usage(
         name=str(item["Name"]),

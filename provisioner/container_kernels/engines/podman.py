@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from .. import command
-from .docker import ASKING, Docker, read_usage
-from .protocol import LABEL, ContainerState, EngineInfo, Usage
+from .docker import Docker
+from .protocol import LABEL, ContainerState, EngineInfo
 
 
 class Podman(Docker):
@@ -41,24 +40,19 @@ class Podman(Docker):
         # `ps --external` containers, such as a build's, have no Config to inspect: ask for ours only.
         return [state for state in await super().list() if LABEL in state.labels]
 
-    async def usage(self) -> Sequence[Usage]:
-        running = [state.name for state in await self.list() if state.running]
-        if not running:
-            return []
-        output = await command.run([self.name, "stats", "--no-stream", "--format", "json", *running], timeout=ASKING)
-        return [_usage(item) for item in json.loads(output.stdout or "[]")]
+    async def _stats(self) -> Iterable[Mapping[str, Any]]:
+        answer = await self._ask("stats", "--no-stream", "--format", "json", doing="measure containers")
+        return [_as_docker_has_it(item) for item in json.loads(answer or "[]")]
 
     def _build_options(self) -> Iterable[str]:
         # Docker's own image format: Podman's default drops nothing that we use, yet warns of it.
         return ("--pull=never", "--format", "docker")
 
 
-def _usage(item: Mapping[str, Any]) -> Usage:
-    return read_usage(
-        {
-            "Name": item["name"],
-            "MemUsage": item["mem_usage"],
-            "CPUPerc": item["cpu_percent"],
-            "PIDs": item["pids"],
-        }
-    )
+def _as_docker_has_it(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        "Name": item["name"],
+        "MemUsage": item["mem_usage"],
+        "CPUPerc": item["cpu_percent"],
+        "PIDs": item["pids"],
+    }

@@ -512,7 +512,7 @@ class Supervisor:
         for request in kernel.ends:
             request.answer()
         assert kernel.ending is not None
-        self._tell({"event": "ended", **kernel.ending._asdict()})
+        self._tell({"event": "ended", "expected": kernel.end_expected, **kernel.ending._asdict()})
 
 
 def main(when_it_fails: Callable[[], None]) -> None:
