@@ -60,5 +60,7 @@ async def test_a_wanted_end_is_no_death(kernel: RunningKernel, caplog: pytest.Lo
 async def test_idle_kernel_that_is_killed_dies_at_once(kernel: RunningKernel) -> None:
     """With no cell running there is nobody to tell, and nothing to wait for."""
     pid = await kernel.run("import os; print(os.getpid())")
-    await kernel.run(f"import subprocess; subprocess.Popen(['sh', '-c', 'sleep 0.2; kill -9 {pid}'], start_new_session=True)")
+    await kernel.run(
+        f"import subprocess; subprocess.Popen(['sh', '-c', 'sleep 0.2; kill -9 {pid}'], start_new_session=True)"
+    )
     assert await eventually_async(lambda: kernel.provisioner._container.poll(), lambda code: code is not None) == -9

@@ -15,7 +15,9 @@ from .conftest import EngineUnderTest, RunningKernel
 
 
 async def test_it_runs_elsewhere(kernel: RunningKernel) -> None:
-    host, pid_namespace = (await kernel.run("import os, socket; print(socket.gethostname(), os.readlink('/proc/self/ns/pid'))")).split()
+    host, pid_namespace = (
+        await kernel.run("import os, socket; print(socket.gethostname(), os.readlink('/proc/self/ns/pid'))")
+    ).split()
     assert host != socket.gethostname()
     assert pid_namespace != os.readlink("/proc/self/ns/pid")
 
@@ -26,7 +28,9 @@ async def test_its_files_are_the_callers(kernel: RunningKernel, notebook_directo
     assert (made.st_uid, made.st_gid) == (os.getuid(), os.getgid())
 
 
-async def test_the_hosts_environment_stays_outside(start_kernel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_hosts_environment_stays_outside(
+    start_kernel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for secret in ("AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "JUPYTER_TOKEN", "JPY_PARENT_PID", "VIRTUAL_ENV"):
         monkeypatch.setenv(secret, "secret of the host")
     monkeypatch.setenv("TZ", "Europe/Vienna")
@@ -52,7 +56,9 @@ async def test_the_time_zone_is_the_hosts(start_kernel: Callable[..., Any], monk
 
 
 @pytest.mark.parametrize("policy", ["none", "notebook"])
-async def test_workdir(policy: str, start_kernel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, notebook_directory: Path) -> None:
+async def test_workdir(
+    policy: str, start_kernel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, notebook_directory: Path
+) -> None:
     monkeypatch.setenv("CONTAINER_KERNELS_WORKDIR", policy)
     (notebook_directory / "here.txt").write_text("x")
     kernel = await start_kernel()
@@ -83,4 +89,7 @@ async def test_limits_are_what_was_asked(start_kernel: Callable[..., Any], monke
     share = float(await kernel.run(f"{busy}print((time.process_time() - cpu) / (time.monotonic() - wall))"))
     assert share < 0.65
     forks = "import subprocess\nmade = []\ntry:\n    while len(made) < 100: made.append(subprocess.Popen(['sleep', '60']))\n"
-    assert int(await kernel.run(f"{forks}except OSError: pass\nfor one in made: one.kill(); one.wait()\nprint(len(made))")) < 60
+    assert (
+        int(await kernel.run(f"{forks}except OSError: pass\nfor one in made: one.kill(); one.wait()\nprint(len(made))"))
+        < 60
+    )
