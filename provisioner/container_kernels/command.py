@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import CommandTimeout
+from .finish import finish
 
 ENDING = 2.0  # seconds between terminate and kill
 CAPTURED = 8 << 20  # bytes of each stream that are kept
@@ -62,7 +63,7 @@ async def run(
             hint="The engine may be busy or stuck: try the command by hand.",
         ) from None
     finally:
-        await _end(process)
+        await finish(_end(process))
     return Output(tuple(argv), status, stdout, stderr)
 
 
@@ -82,6 +83,8 @@ async def _collect(stream: asyncio.StreamReader, on_line: Callable[[str], None] 
         if on_line is not None:
             line += chunk
             *whole, line = line.split(b"\n")
+            if len(line) > CAPTURED:
+                whole, line = [*whole, line], bytearray()
             for text in whole:
                 on_line(text.decode(errors="replace").rstrip("\r"))
     if line and on_line is not None:

@@ -50,7 +50,7 @@ class Control:
         self._on_event = on_event
         self._on_lost = on_lost
         self._log = log
-        self._closed = threading.Event()
+        self._leaving = threading.Event()
         self._sending = threading.Lock()
         self._socket: socket.socket | None = None
         self._decoder = wire.Decoder()
@@ -81,9 +81,14 @@ class Control:
                 future.set_exception(GuestError(f"The container does not answer any more: {error}."))
         return future
 
+    def ask_to_end(self) -> concurrent.futures.Future[wire.Message]:
+        """The container is asked to end: its connection's end is then believed at once."""
+        self._leaving.set()
+        return self.request("end")
+
     def close(self) -> None:
         """The lease is given up: the container ends itself after its grace, unless it was asked to end before."""
-        self._closed.set()
+        self._leaving.set()
         with self._sending:
             if self._socket is not None:
                 # Wakes the thread, which closes it.
@@ -98,7 +103,7 @@ class Control:
 
     def _keep(self, deadline: float) -> None:
         try:
-            while not self._closed.is_set() and self._connect(deadline):
+            while not self._leaving.is_set() and self._connect(deadline):
                 self._read()
                 deadline = time.monotonic() + RECOVERY
         finally:
@@ -110,7 +115,7 @@ class Control:
     def _connect(self, deadline: float) -> bool:
         """True when connected and welcome; False when it is not to be had."""
         refused_since: float | None = None
-        while not self._closed.is_set() and time.monotonic() < deadline:
+        while not self._leaving.is_set() and time.monotonic() < deadline:
             try:
                 if self._introduce():
                     return True
@@ -127,7 +132,7 @@ class Control:
                     return False
             except OSError:
                 pass
-            self._closed.wait(RETRY)
+            self._leaving.wait(RETRY)
         return False
 
     def _refuse(self, error: GuestError) -> None:
@@ -180,7 +185,7 @@ class Control:
             pass
         except wire.WireError as error:
             self._log.error("The container's supervisor is not to be understood: %s.", error)
-            self._closed.set()
+            self._leaving.set()
         finally:
             with self._sending:
                 self._socket = None

@@ -91,16 +91,18 @@ async def examine(*, kernel: str, engine: str | None = None) -> AsyncIterator[Ch
         yield Check.of("engine in use", "failed", error)
         return
     yield _engine_in_use(info, engine)
+    check = _workdir(spec)
+    yield check
+    if check.verdict == "failed":
+        return
+    if check.verdict == "warning":
+        traits = {**traits, "workdir": "none"}
     for image in _images(installed, spec, traits):
         check = await _image(with_engine, image, "failed" if image.image == spec.image else "warning")
         yield check
         if check.verdict == "failed":
             return
-    check, cwd = _workdir(spec)
-    yield check
-    if check.verdict != "ok":
-        traits = {**traits, "workdir": "none"}
-    yield await _Trial(chosen, with_engine, traits, cwd, spec.startup_timeout).check()
+    yield await _Trial(chosen, with_engine, traits, spec.startup_timeout).check()
 
 
 # -- The machine
@@ -207,7 +209,8 @@ async def _image(engine: Engine, spec: Spec, if_not: Verdict) -> Check:
         size = f"{image.size / 1e6:.0f} MB"
         if spec.argv:
             return Check(name, "ok", size, facts=facts)
-        versions = _object(await engine.output(spec.image, ["python3", "-c", VERSIONS]))
+        # Cut off, it would leave its container.
+        versions = _object(await finish(engine.output(spec.image, ["python3", "-c", VERSIONS])))
     except ContainerKernelError as error:
         return Check.of(name, if_not, error)
     if not versions.get("ipykernel"):
@@ -226,19 +229,17 @@ def _object(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _workdir(spec: Spec) -> tuple[Check, str]:
-    """Whether a kernel could work in this directory; and the directory that a start may name."""
+def _workdir(spec: Spec) -> Check:
+    """Whether a kernel could work in this directory; a warning where it could not, and could start without."""
     name = "working directory"
     try:
-        cwd = str(Path.cwd())
-    except FileNotFoundError:
-        return Check(name, "warning", "This directory does not exist any more.", "Change to another."), "/"
-    try:
-        plan = workdir.plan(spec, cwd=cwd, root=None, home=home())
+        plan = workdir.plan(spec, cwd=str(Path.cwd()), root=None, home=home())
+    except FileNotFoundError:  # it is deleted: some engines' commands do not run in it at all
+        return Check(name, "failed", "This directory does not exist any more.", "Change to another.")
     except WorkdirError as error:
-        return Check.of(name, "warning", error), cwd
+        return Check.of(name, "warning", error)
     mounted = ", ".join(mount.target for mount in plan.mounts)
-    return Check(name, "ok", f"{mounted} would be mounted" if mounted else "nothing would be mounted"), cwd
+    return Check(name, "ok", f"{mounted} would be mounted" if mounted else "nothing would be mounted")
 
 
 # -- A kernel, really
@@ -249,7 +250,6 @@ class _Trial:
     kernelspec: Kernelspec
     engine: Engine
     traits: Mapping[str, Any]
-    cwd: str
     timeout: float
     kernel_id: str = field(default_factory=lambda: f"doctor-{uuid.uuid4().hex[:12]}")
 
@@ -273,7 +273,7 @@ class _Trial:
         manager = AsyncKernelManager(kernel_name=self.kernelspec.name, config=config)
         began = time.monotonic()
         try:
-            await manager.start_kernel(kernel_id=self.kernel_id, cwd=self.cwd)
+            await manager.start_kernel(kernel_id=self.kernel_id, cwd=str(Path.cwd()))
             started = time.monotonic()
             facts = await self._first_cell(manager)
             replied = time.monotonic()

@@ -33,7 +33,9 @@ def kernel_environment(
     environment = {name: value for name, value in host.items() if matches(name, ALWAYS)}
     if "TZ" not in environment and (zone := time_zone(localtime)):
         environment["TZ"] = zone
-    named = {name: value for name, value in host.items() if matches(name, spec.env_passthrough)}
+    named = {
+        name: value for name, value in host.items() if matches(name, spec.env_passthrough) and not matches(name, NEVER)
+    }
     allowed = {name: value for name, value in asked.items() if not matches(name, NEVER)}
     return {**environment, **named, **allowed, **kernelspec, **spec.env}
 

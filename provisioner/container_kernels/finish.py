@@ -19,8 +19,16 @@ async def finish(work: Coroutine[Any, Any, Result], undo: Callable[[], Awaitable
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        with contextlib.suppress(Exception):
-            await task
+        await _ended(task)
         if undo is not None:
-            await undo()
+            await _ended(asyncio.ensure_future(undo()))
         raise
+
+
+async def _ended(task: asyncio.Future[Any]) -> None:
+    """Also when the caller is cancelled again. What became of it, nobody asks."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    with contextlib.suppress(asyncio.CancelledError):
+        task.exception()

@@ -315,7 +315,7 @@ class KernelContainer:
         self._ending_it = True
         if self.is_usable:
             with contextlib.suppress(GuestError, asyncio.TimeoutError):
-                await outcome(self._control.request("end"), ANSWER)
+                await outcome(self._control.ask_to_end(), ANSWER)
                 await outcome(self._gone, ANSWER)
         if self.is_usable:
             await self.remove()

@@ -101,7 +101,7 @@ def _field(name: str) -> Field:
 def _checked(setting: Field, value: Any, origin: str) -> Any:
     try:
         return setting.read(value)
-    except (_Refused, TypeError, ValueError) as error:
+    except (_Refused, OverflowError, TypeError, ValueError) as error:
         reason = f" ({error})" if isinstance(error, _Refused) and str(error) else ""
         raise SpecError(f"{origin} = {value!r} is not allowed{reason}.", hint=f"Allowed: {setting.allowed}.") from None
 
@@ -175,7 +175,7 @@ def _memory(value: Any) -> int:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(item, str) and "\0" not in item for item in value):
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and "\0" not in item for item in value):
         raise _Refused
     return tuple(value)
 
@@ -203,7 +203,7 @@ def _variables(value: Any) -> dict[str, str]:
 
 def _user(value: Any) -> str:
     text = _text(value)
-    if text not in ("auto", "root") and not re.fullmatch(r"\d+:\d+", text):
+    if text not in ("auto", "root") and not re.fullmatch(r"[0-9]+:[0-9]+", text):
         raise _Refused
     return text
 

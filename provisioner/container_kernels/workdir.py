@@ -32,9 +32,10 @@ def plan(spec: Spec, *, cwd: str, root: str | None, home: str) -> Workdir:
     The mount is at the same path in the container. Raises WorkdirError where `cwd` cannot be used, or may not be mounted.
     """
     extra = tuple(_expanded(mount, home) for mount in spec.mounts)
-    named = [mount for mount in extra if _within(cwd, mount.source)]
+    real = os.path.realpath(cwd)  # as the mounts' sources are
+    named = [mount for mount in extra if _within(real, mount.source)]
     if spec.workdir == "none" or named:
-        return Workdir(extra, _inside(named[0], cwd) if named else None)
+        return Workdir(extra, _inside(named[0], real) if named else None)
     _usable(cwd)
     directory = _mounted(spec.workdir, cwd, root, home)
     return Workdir((Mount(os.path.realpath(directory), directory), *extra), cwd)
@@ -100,9 +101,10 @@ def _expanded(mount: Mount, home: str) -> Mount:
     )
     if not Path(source).exists():
         raise WorkdirError(f"mounts: {source} does not exist.", hint="Create it, or take it out of `mounts`.")
-    if Path(target) in SYSTEM:
+    target = "/" + os.path.normpath(target).lstrip("/")
+    if Path(target) in SYSTEM or any(_within(target, str(system)) for system in NEVER_BELOW):
         raise WorkdirError(f"mounts: nothing may be mounted on {target}.", hint="Give the mount another `target`.")
-    return Mount(os.path.realpath(source), os.path.normpath(target), mount.read_only)
+    return Mount(os.path.realpath(source), target, mount.read_only)
 
 
 def host_path(mounts: tuple[Mount, ...], path: str, cwd: str | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import json
@@ -116,6 +115,8 @@ def rehearse(report: int, scratch: Path) -> None:
     os.nice(10)
     names: List[str] = []
     with contextlib.suppress(BaseException):
+        import asyncio
+
         from ipykernel.kernelapp import IPKernelApp
 
         connection_file = scratch / f"rehearsal-{os.getpid()}.json"
@@ -123,7 +124,7 @@ def rehearse(report: int, scratch: Path) -> None:
         app.initialize(["-f", str(connection_file), "--ip=127.0.0.1", "--HistoryManager.hist_file=:memory:"])
         with contextlib.suppress(OSError):
             connection_file.unlink()
-        asyncio.new_event_loop().run_until_complete(_execute(app.kernel))
+        asyncio.new_event_loop().run_until_complete(asyncio.wait_for(_execute(app.kernel), 10))
     names = sorted(sys.modules)
     with os.fdopen(report, "w") as pipe:
         json.dump(names, pipe)
@@ -133,4 +134,4 @@ def rehearse(report: int, scratch: Path) -> None:
 async def _execute(kernel: Any) -> None:
     result = kernel.do_execute(REHEARSED_CELL, False, store_history=False)
     if inspect.isawaitable(result):
-        await asyncio.wait_for(result, 10)
+        await result

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 # Killed first when memory runs out: the supervisor must live to tell.
 FIRST_TO_GO = "1000"
@@ -24,6 +24,23 @@ def become_kernel(cwd: str, environment: Dict[str, str]) -> None:
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
     os.environ.update(environment)
     os.chdir(cwd)
+
+
+def execute(argv: List[str], cwd: str, environment: Dict[str, str]) -> Tuple[int, str]:
+    """The pid of a child that runs `argv` as a kernel, and what kept it from doing so (empty where nothing did)."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become_kernel(cwd, environment)
+            os.execvp(argv[0], argv)
+        except OSError as error:
+            os.write(writing, f"{error.filename or argv[0]}: {error.strerror}".encode())
+        finally:
+            os._exit(127)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:  # closed by a successful exec
+        return pid, pipe.read(1000).decode(errors="replace")
 
 
 def signal_group(pid: int, number: int) -> None:
