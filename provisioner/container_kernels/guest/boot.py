@@ -1,5 +1,6 @@
 """The container's first lines, in words that every Python 3 reads: a start that fails is kept readable for a while."""
 
+import gc
 import signal
 import sys
 import traceback
@@ -9,6 +10,7 @@ FAILED = "container-kernels: cannot start"
 
 
 def main():  # type: () -> None
+    gc.disable()  # until a process does its work: collecting while modules are imported only takes time
     try:
         if sys.version_info < (3, 9):
             raise RuntimeError("Python 3.9 or newer is needed, and the image has " + sys.version.split()[0])

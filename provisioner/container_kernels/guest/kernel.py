@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import json
 import os
@@ -48,6 +49,7 @@ def run(start: Start, mark: Mark, reports: Reports) -> None:
         raise
     reports.send("bound", pid=os.getpid())
     reports.close()
+    gc.enable()
     app.start()
 
 

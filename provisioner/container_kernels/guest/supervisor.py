@@ -12,6 +12,7 @@ Whatever ends the container, it ends by itself; the engine then removes it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import selectors
@@ -106,6 +107,7 @@ class Supervisor:
             return child
         self.timers.set("time to live", self.settings.time_to_live)
         self.connections.listen()
+        gc.enable()
         while self.running:
             for key, _ in self.selector.select(self.timers.patience()):
                 if key.fileobj is wake:

@@ -57,7 +57,6 @@ def main(commands: socket.socket, reports: Reports, preload: List[str], scratch:
     except _CannotServe as error:
         reports.send("failed", kind=error.kind, message=str(error))
         return _nothing
-    gc.collect()
     gc.freeze()  # keeps the kernels' pages shared
     reports.send("loaded", **facts)
     return _Template(commands, reports, scratch).serve()
