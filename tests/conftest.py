@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container_kernels import engines
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.session import Session
+
+from container_kernels import engines
 
 ENGINES = ("docker", "podman")
 ABSENT_MAY_BE = "CONTAINER_KERNELS_TEST_ENGINES"  # names the engines to test, where not all are to be had

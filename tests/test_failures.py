@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.manager import AsyncKernelManager
+
 from container_kernels import errors, kernel_container
 from container_kernels.engines.docker import Docker
-from jupyter_client.manager import AsyncKernelManager
+from container_kernels.engines.protocol import ContainerRequest
 
 from .conftest import EngineUnderTest, RunningKernel
 
@@ -245,11 +247,22 @@ async def test_an_unreadable_directory(
     ],
 )
 def test_what_cannot_be_provoked_here(said: str, kind: type[errors.ContainerKernelError], words: str) -> None:
-    request = kernel_container.ContainerRequest(
-        name="x", image="an/image", command=("python3",), cpus=1, memory=1 << 30, pids=100
-    )
+    request = ContainerRequest(name="x", image="an/image", command=("python3",), cpus=1, memory=1 << 30, pids=100)
     error = Docker()._run_error(request, said)
     assert isinstance(error, kind)
     assert re.search(words, str(error))
     assert error.hint
     assert said in error.detail
+
+
+async def test_a_deleted_directory(engine: EngineUnderTest, notebook_directory: Path) -> None:
+    """Also the process's own: Podman's commands would not start in it."""
+    notebook_directory.rmdir()
+    error = await failure("container-python")
+    assert isinstance(error, errors.WorkdirError)
+    assert "does not exist any more" in error.message
+    kept = notebook_directory.parent / "kept"
+    kept.mkdir()
+    manager = AsyncKernelManager(kernel_name="container-python")
+    await manager.start_kernel(cwd=str(kept))
+    await manager.shutdown_kernel(now=True)

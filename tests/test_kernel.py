@@ -28,6 +28,19 @@ async def test_its_files_are_the_callers(kernel: RunningKernel, notebook_directo
     assert (made.st_uid, made.st_gid) == (os.getuid(), os.getgid())
 
 
+async def test_an_ordinary_persons_files_are_theirs(
+    start_kernel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, notebook_directory: Path
+) -> None:
+    """As if Jupyter ran as another user than the tests do: on a rootful engine the kernel is that user inside."""
+    os.chown(notebook_directory, 12345, 54321)
+    monkeypatch.setattr("container_kernels.provisioner.os.getuid", lambda: 12345)
+    monkeypatch.setattr("container_kernels.provisioner.os.getgid", lambda: 54321)
+    kernel = await start_kernel()
+    await kernel.run("open('made.txt', 'w').write('x')")
+    made = (notebook_directory / "made.txt").stat()
+    assert (made.st_uid, made.st_gid) == (12345, 54321)
+
+
 async def test_the_hosts_environment_stays_outside(
     start_kernel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

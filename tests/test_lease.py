@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from container_kernels import kernel_container
 
 from .conftest import EngineUnderTest, RunningKernel, eventually, eventually_async
@@ -39,8 +40,7 @@ def test_the_host_dies(end: str, engine: EngineUnderTest, notebook_directory: Pa
         if end == "killed":
             host.kill()
         host.wait(timeout=30)
-        if host.stdout:
-            host.stdout.close()
+        host.communicate()
     assert not eventually(engine.containers, lambda names: not names, timeout=kernel_container.LEASE_GRACE + 10)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import CommandTimeout
 from .finish import finish
@@ -52,6 +53,9 @@ async def run(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=None if env is None else dict(env),
+            # A terminal's Ctrl-C goes to its whole process group: an engine's command that it ends may leave half a container.
+            start_new_session=True,
+            cwd=_directory(),
         )
     except OSError as error:
         return Output(tuple(argv), 127, "", f"{argv[0]}: {error.strerror or error}")
@@ -65,6 +69,15 @@ async def run(
     finally:
         await finish(_end(process))
     return Output(tuple(argv), status, stdout, stderr)
+
+
+def _directory() -> str | None:
+    """Where commands run: here, unless this directory was deleted, in which Podman's do not start."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "/"
+    return None
 
 
 async def _collected(

@@ -54,6 +54,7 @@ class Control:
         self._sending = threading.Lock()
         self._socket: socket.socket | None = None
         self._decoder = wire.Decoder()
+        self._heard: list[wire.Message] = []  # of this connection, and not yet looked at
         self._ids = itertools.count(1)
         self._waiting: dict[int, concurrent.futures.Future[wire.Message]] = {}
         self.welcome: concurrent.futures.Future[bool] = unending()
@@ -146,7 +147,7 @@ class Control:
         sock = socket.create_connection((self.address.host, self.address.port), CONNECTING)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._decoder = wire.Decoder()
+            self._decoder, self._heard = wire.Decoder(), []
             greeting = self._next(sock)
             if greeting is None:
                 sock.close()
@@ -168,19 +169,20 @@ class Control:
         return True
 
     def _next(self, sock: socket.socket) -> wire.Message | None:
-        while data := sock.recv(1 << 16):
-            if messages := self._decoder.feed(data):
-                return messages[0]
-        return None
+        while not self._heard:
+            data = sock.recv(1 << 16)
+            if not data:
+                return None
+            self._heard = self._decoder.feed(data)
+        return self._heard.pop(0)
 
     def _read(self) -> None:
         """Until the connection ends."""
         assert self._socket is not None
         sock = self._socket
         try:
-            while data := sock.recv(1 << 16):
-                for message in self._decoder.feed(data):
-                    self._receive(message)
+            while (message := self._next(sock)) is not None:
+                self._receive(message)
         except OSError:
             pass
         except wire.WireError as error:
@@ -196,7 +198,8 @@ class Control:
         if "event" in message:
             self._on_event(message)
             return
-        future = self._waiting.pop(message.get("id"), None)  # type: ignore[arg-type] # any value may come
+        number = message.get("id")
+        future = self._waiting.pop(number, None) if isinstance(number, int) else None
         if future is None:
             return
         error = message.get("error")

@@ -19,7 +19,7 @@ from .config import SettingTraits, home, host_environment, read_spec
 from .control import outcome
 from .engines.protocol import Engine, EngineInfo
 from .environment import asked_for, kernel_environment
-from .errors import ContainerKernelError, ImageError, KernelStartError
+from .errors import ImageError, KernelStartError, WorkdirError
 from .finish import finish
 from .kernel_container import (
     KernelContainer,
@@ -136,7 +136,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._asked = asked_for(asked, self._host_environment, host_environment())
         kwargs["env"] = {**host_environment(), **asked}  # for the templates in the kernelspec's env
         kwargs.setdefault("cmd", [])
-        self._cwd = os.path.abspath(os.fspath(kwargs.get("cwd") or Path.cwd()))
+        self._cwd = working_directory(kwargs.get("cwd"))
         self._extra_arguments = tuple(str(word) for word in kwargs.pop("extra_arguments", None) or ())
         kwargs = await super().pre_launch(**kwargs)
         self._kernelspec_environment = {name: kwargs["env"][name] for name in self.kernel_spec.env}
@@ -277,6 +277,17 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._has_process = True
 
 
+def working_directory(cwd: str | os.PathLike[str] | None) -> str:
+    """Where the kernel is to start, absolute; without `cwd`, where this process is. WorkdirError where that is gone."""
+    try:
+        return os.path.abspath(os.fspath(cwd or Path.cwd()))
+    except FileNotFoundError:
+        raise WorkdirError(
+            "The working directory does not exist any more.",
+            hint="Start Jupyter, or the kernel, in a directory that does.",
+        ) from None
+
+
 def safe_id(kernel_id: str) -> str:
     """A kernel's id, fit for a label: a client may choose any text for it."""
     text = str(kernel_id)
@@ -294,6 +305,3 @@ def container_user(spec: Spec, info: EngineInfo) -> str | None:
     if spec.user == "auto":
         return f"{os.getuid()}:{os.getgid()}"
     return spec.user
-
-
-__all__ = ["ContainerKernelError", "ContainerProvisioner"]

@@ -33,7 +33,7 @@ FETCHING = 3600.0  # an image pulled or built
 # What the daemon or the runtime says, and what it means. The first that fits counts.
 _NOT_WORKING = re.compile(
     r"permission denied.*(sock|connect)|cannot connect to the docker daemon|error during connect|is the docker daemon running"
-    r"|cannot connect to podman|unable to connect to podman",
+    r"|failed to connect to the docker api|cannot connect to podman|unable to connect to podman",
     re.IGNORECASE | re.DOTALL,
 )
 _PORT_TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
@@ -41,7 +41,8 @@ _NO_IMAGE = re.compile(
     r"no such image|image not known|unable to find image|does not resolve to an image", re.IGNORECASE
 )
 _NO_PROGRAM = re.compile(
-    r"executable file .*not found|no such file or directory.*: unknown|crun: .*no such file", re.IGNORECASE
+    r"executable file .*not found|no such file or directory: unknown|attempted to invoke a command that was not found",
+    re.IGNORECASE,
 )
 _OTHER_ARCHITECTURE = re.compile(
     r"exec format error|does not match the (detected|specified) (host )?platform", re.IGNORECASE
@@ -50,6 +51,7 @@ _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.IGNORE
 _NO_SOURCE = re.compile(
     r"bind source path does not exist|statfs .*: (no such file|permission denied)|mounts denied", re.IGNORECASE
 )
+_NAME_TAKEN = re.compile(r"container name .* is already in use", re.IGNORECASE)
 _NO_CONTAINER = re.compile(r"no such (container|object)|no container with name or id", re.IGNORECASE)
 
 
@@ -75,7 +77,7 @@ class Docker:
             if not info or info.get("ServerErrors"):
                 raise self._unavailable(output.stderr.strip() or output.said)
             return self._info(info)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise EngineUnavailable(
                 f"{self.name}: its answer to `info` is not understood.", detail=f"{error!r}\n{output.said}"
             ) from None
@@ -108,8 +110,9 @@ class Docker:
         output = await command.run([self.name, *run_arguments(request)], timeout=RUNNING)
         if output.ok:
             return
-        # A container that was created and could not start stays behind.
-        await self.remove(request.name)
+        # A container that was created and could not start stays behind; one that has the name already is another's.
+        if not _NAME_TAKEN.search(output.said):
+            await self.remove(request.name)
         raise self._run_error(request, output.said)
 
     def _run_error(self, request: ContainerRequest, said: str) -> ContainerKernelError:
@@ -251,7 +254,8 @@ def run_arguments(request: ContainerRequest) -> list[str]:
     program, *rest = request.command
     arguments = ["run", "--detach", "--rm", "--pull", "never", "--name", request.name]
     arguments += ["--cpus", f"{request.cpus:g}", "--memory", str(request.memory), "--memory-swap", str(request.memory)]
-    arguments += ["--pids-limit", str(request.pids)]
+    # Podman's `rm --force` would give PID 1 ten seconds; ours has nothing to save.
+    arguments += ["--pids-limit", str(request.pids), "--stop-timeout", "0"]
     # SELinux would hide the mounted directories; relabelling a person's files is no answer.
     arguments += ["--security-opt", "no-new-privileges", "--security-opt", "label=disable"]
     if request.user is not None:
@@ -267,11 +271,11 @@ def run_arguments(request: ContainerRequest) -> list[str]:
 
 
 def mount_argument(mount: Mount) -> str:
-    """The value of `--mount`: a line of CSV, so that commas and quotes in a path survive."""
+    """The value of `--mount`: a line of CSV, so that commas, quotes and line ends in a path survive."""
     line = io.StringIO()
     values = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
-    csv.writer(line, lineterminator="").writerow([*values, "readonly"] if mount.read_only else values)
-    return line.getvalue()
+    csv.writer(line, lineterminator="\n").writerow([*values, "readonly"] if mount.read_only else values)
+    return line.getvalue()[:-1]
 
 
 def pairs(option: str, values: Mapping[str, str]) -> list[str]:

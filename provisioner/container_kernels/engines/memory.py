@@ -253,5 +253,5 @@ class MemoryEngine:
             raise failures.pop(0)
 
 
-def _silent(arguments: Sequence[str]) -> str:
+def _silent(_: Sequence[str]) -> str:
     return ""

@@ -71,6 +71,7 @@ class Connections:
         self._on_loss = on_loss
         self._connections: List[Connection] = []
         self._sockets: List[socket.socket] = []
+        self._untold: List[wire.Message] = []
 
     def listen(self) -> None:
         listener = socket.create_server(("", wire.SUPERVISOR_PORT), backlog=STRANGERS)
@@ -79,10 +80,12 @@ class Connections:
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
     def tell(self, message: wire.Message) -> None:
-        """Every known host is sent the message."""
-        for connection in self._connections:
-            if connection.known:
-                connection.send(message)
+        """Every known host is sent the message; where there is none at this moment, the next one is."""
+        known = [connection for connection in self._connections if connection.known]
+        if not known:
+            self._untold.append(message)
+        for connection in known:
+            connection.send(message)
 
     def forget(self) -> None:
         """In a forked child: nothing of them is held open."""
@@ -142,6 +145,9 @@ class Connections:
         connection.known = True
         connection.decoder.limit = wire.MAX_MESSAGE
         connection.send({"event": "welcome", "kernel": self._on_claim()})
+        untold, self._untold = self._untold, []
+        for late in untold:
+            connection.send(late)
 
     def _drop(self, connection: Connection) -> None:
         if connection not in self._connections:

@@ -31,6 +31,7 @@ LAST_WORDS = 1.6  # seconds that a death may wait for them
 REHEARSAL = 1.5  # seconds after a start, so as not to steal the first cell's time
 SAMPLING = 2.0  # seconds between looks at the memory limit's count
 BINDING = 0.01  # seconds between looks for a foreign kernel's sockets
+LOADS = 3  # templates that die before they are ready, until no more are made
 
 
 class Settings(NamedTuple):
@@ -90,6 +91,7 @@ class Supervisor:
         )
         self.template: Optional[template_process.TemplateProcess] = None
         self.template_failure: Optional[Tuple[str, str]] = None
+        self.failed_loads = 0
         self.facts: Dict[str, Any] = {}
         self.kernel: Optional[Kernel] = None
         self.mourning: Optional[Kernel] = None
@@ -175,8 +177,12 @@ class Supervisor:
             raise wire.WireError(f"there is no op {operation!r}")
         try:
             handler(request)
-        except (KeyError, TypeError, ValueError) as error:
-            request.refuse("protocol", f"{operation}: {type(error).__name__}: {error}")
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            if self.kernel and self.kernel.request is request:
+                self.kernel = None
+                self.timers.set("idle", self.settings.idle_grace)
+            kind = "system" if isinstance(error, OSError) else "protocol"
+            request.refuse(kind, f"{operation}: {type(error).__name__}: {error}")
 
     def _start(self, request: Request) -> None:
         message = request.message
@@ -190,9 +196,13 @@ class Supervisor:
         if self.template_failure and not argv:
             request.refuse(*self.template_failure)
             return
+        if not argv and self.template is None:
+            request.refuse("template", "this container was made for a kernel that has an argv of its own")
+            return
         self._stop_mourning()
+        connection_file = self._write_connection(message["connection"])
         self.timers.clear("idle", "rehearsal")
-        self.kernel = kernel = Kernel(self._write_connection(message["connection"]), request)
+        self.kernel = kernel = Kernel(connection_file, request)
         if argv:
             self._execute(kernel, argv, cwd, environment)
         elif self.template:
@@ -286,6 +296,7 @@ class Supervisor:
     def _report(self, report: wire.Message) -> None:
         name = report["report"]
         if name == "loaded":
+            self.failed_loads = 0
             self.facts = {key: report[key] for key in ("ipykernel", "python", "curve")}
             if self.kernel is None and self.template:
                 self.template.command("rehearse")
@@ -331,6 +342,10 @@ class Supervisor:
         self.selector.unregister(self.template.reports)
         self.template.close()
         self.template = None
+        self.failed_loads += 1
+        if self.failed_loads == LOADS:
+            self.template_failure = ("template", "Python dies while it imports ipykernel and the modules of `preload`.")
+            process.log(self.template_failure[1])
         self._refuse_unborn("template", "The template died while the kernel was started.")
         self._stop_mourning()
 

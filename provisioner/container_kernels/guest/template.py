@@ -97,7 +97,7 @@ def _load(preload: List[str]) -> Dict[str, Any]:
 def _preload(name: str) -> None:
     try:
         importlib.import_module(name)
-    except Exception as error:  # a module may raise anything at its import
+    except (Exception, SystemExit) as error:  # a module may raise anything at its import
         process.log(f"preload: {name} is left out: {type(error).__name__}: {error}")
 
 

@@ -29,7 +29,12 @@ class TemplateProcess:
             self._commands.sendall(wire.encode({"command": name, **fields}))
 
     def read(self) -> List[wire.Message]:
-        return self._decoder.feed(os.read(self.reports, 1 << 16))
+        """What it has reported since; a child of it may hold the pipe open when it has ended, so this does not wait."""
+        try:
+            data = os.read(self.reports, 1 << 16)
+        except BlockingIOError:
+            return []
+        return self._decoder.feed(data)
 
     def close(self) -> None:
         self._commands.close()
@@ -52,6 +57,7 @@ def fork(preload: List[str], scratch: Path, forget: Callable[[], None]) -> Fork:
     if pid:
         theirs.close()
         os.close(writing)
+        os.set_blocking(reading, False)
         return Fork(TemplateProcess(pid, ours, reading), None)
     ours.close()
     os.close(reading)

@@ -59,7 +59,7 @@ def _decode(line: bytes) -> Message:
 
 def digest(token: str) -> str:
     """What the container may know of the token that opens it: its own environment is no secret."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
 def opens(token: object, expected_digest: str) -> bool:
