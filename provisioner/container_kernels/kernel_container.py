@@ -68,7 +68,8 @@ class Ports:
 class Start:
     """What one start of a kernel sets: all that a container which is up already can still be told.
 
-    `connection` holds key and signature_scheme, as text; `curve` the two CurveZMQ keys, or nothing.
+    `connection` holds key and signature_scheme, as text; `curve` the two CurveZMQ keys, or nothing. `returning` says that clients of
+    a container that is lost come back to this one.
     """
 
     connection: Mapping[str, str]
@@ -77,6 +78,7 @@ class Start:
     cwd: str | None = None
     argv: tuple[str, ...] = ()
     extra_arguments: tuple[str, ...] = ()
+    returning: bool = False
 
 
 def container_request(
@@ -255,6 +257,7 @@ class KernelContainer:
             cwd=start.cwd,
             argv=list(start.argv),
             extra_arguments=list(start.extra_arguments),
+            returning=start.returning,
         )
         self._running = True
         try:

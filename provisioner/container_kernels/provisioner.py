@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +34,8 @@ from .kernel_container import (
 from .spec import Spec
 from .workdir import Workdir
 
+POLITENESS = 1.0  # seconds for a kernel that was asked to end; one that is busy takes longer
+
 
 class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignore[metaclass] # resolved when it runs
     """Runs the kernel in a container of its own.
@@ -42,7 +46,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
 
     def __init__(self, **kwargs: Any) -> None:
         identity = {name: kwargs.pop(name) for name in ("kernel_id", "kernel_spec", "parent") if name in kwargs}
-        super().__init__(**identity, **{name: kwargs.pop(name) for name in ("log", "config") if name in kwargs})
+        super().__init__(**identity)
         self._kernel_json = kwargs
         self._container: KernelContainer | None = None
         self._ports: Ports | None = None
@@ -51,7 +55,8 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._told = False  # whether the kernel's death was logged
         self._host_environment: dict[str, str] | None = None
         self._mounts: Workdir | None = None
-        self._read_spec()  # a wrong setting is refused before anything is started
+        with self._start_attempt():
+            self._read_spec()  # a wrong setting is refused before anything is started
 
     def _read_spec(self) -> Spec:
         return read_spec(self._kernel_json, self.trait_settings())
@@ -114,6 +119,9 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
     async def shutdown_requested(self, restart: bool = False) -> None:
         if self._has_process and self._container is not None:
             await self._container.expect_end()
+            # The manager looks at once when this returns, and then every tenth of a second.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await outcome(self._container.ended, POLITENESS)
 
     async def cleanup(self, restart: bool = False) -> None:
         if not restart:
@@ -150,15 +158,31 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             if self._container is not None and (spec.restart == "fresh" or not self._container.is_usable):
                 await finish(self._container.remove())
                 self._container = None
+            returning = self._container is None and self._ports is not None
             if self._container is None:
                 self._container, deadline = await self._new_container(spec)
-            facts = await self._container.start(self._start_of(spec), deadline)
+            facts = await self._container.start(self._start_of(spec, returning=returning), deadline)
             self.connection_info = self._connection_info(spec, curve=facts.get("curve") is True)
         except BaseException:
             await self._release()
             raise
         self._has_process = True
         return self.connection_info
+
+    @contextlib.contextmanager
+    def _start_attempt(self) -> Iterator[None]:
+        """A start that fails in here is forgotten by the server, which can then still be ended.
+
+        Its manager keeps it in the list of pending starts (MultiKernelManager's `_add_kernel_when_ready`, jupyter_client 8.10), where
+        `shutdown_all` stumbles over it, and leaves all other kernels running.
+        """
+        try:
+            yield
+        except BaseException:
+            pending = getattr(getattr(self.parent, "parent", None), "_pending_kernels", None)
+            if isinstance(pending, dict):
+                pending.pop(self.kernel_id, None)
+            raise
 
     async def _new_container(self, spec: Spec) -> tuple[KernelContainer, float]:
         engine, info = await engines.choose(spec.engine, require_vm=spec.require_vm)
@@ -192,7 +216,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         await engine.pull(image, lambda line: self.log.info("%s: %s", image, line))
         return True
 
-    def _start_of(self, spec: Spec) -> Start:
+    def _start_of(self, spec: Spec, *, returning: bool) -> Start:
         environment = kernel_environment(
             spec,
             host=host_environment(),
@@ -206,6 +230,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             cwd=self._mounts.cwd if self._mounts else None,
             argv=spec.argv,
             extra_arguments=self._extra_arguments,
+            returning=returning,
         )
 
     # -- The connection

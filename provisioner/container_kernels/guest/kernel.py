@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .template import Reports
 
 RECONNECTION = 0.4  # seconds: ZeroMQ comes back after 100 to 200 ms
+EVERYBODY = 1 << 31  # more than will come
 REHEARSED_CELL = "import os; _ = [os.getcwd()]\nprint(_)"
 
 
@@ -30,6 +31,7 @@ class Start(NamedTuple):
     cwd: str
     environment: Dict[str, str]
     extra_arguments: List[str]
+    returning: bool  # clients of a container that is lost, nobody knows how many
 
 
 def run(start: Start, mark: Mark, reports: Reports) -> None:
@@ -42,28 +44,28 @@ def run(start: Start, mark: Mark, reports: Reports) -> None:
         arguments = ["-f", start.connection_file, *start.extra_arguments]
         # As `python -m ipykernel_launcher` would have it.
         sys.argv = [sys.modules["ipykernel"].__path__[0] + "_launcher.py", *arguments]
-        app = _app(mark)
+        app = _app(mark, reports, EVERYBODY if start.returning else max(1, mark.listeners))
         app.initialize(arguments)
     except BaseException as error:
         reports.send("start_failed", message=f"{type(error).__name__}: {error}")
         raise
-    reports.send("bound", pid=os.getpid())
     reports.close()
     gc.enable()
     app.start()
 
 
-def _app(mark: Mark) -> Any:
+def _app(mark: Mark, reports: Reports, awaited: int) -> Any:
     from ipykernel.ipkernel import IPythonKernel
     from ipykernel.kernelapp import IPKernelApp
 
-    heard = threading.Event()  # somebody listens to iopub
+    heard = _subscriptions(mark, awaited)
 
     class MarkingKernel(IPythonKernel):
         """Marks the cell that it runs, so that its death can be told to who waits for it."""
 
         def set_parent(self, *args: Any, **kwargs: Any) -> None:
             # A restart is faster than ZeroMQ's reconnection: the request may be here before its sender hears what we publish.
+            # The last kernel's listeners come back one by one, and which of them is the sender's, nobody knows.
             heard.wait(RECONNECTION)
             heard.set()
             super().set_parent(*args, **kwargs)
@@ -78,29 +80,49 @@ def _app(mark: Mark) -> Any:
                 mark.clear()
 
     class App(IPKernelApp):
-        def init_iopub(self, context: Any) -> None:
-            super().init_iopub(context)
-            _hear_subscriptions(self.iopub_thread, heard)
+        """Reports when the last of its sockets is bound; the kernel itself is made while the client connects."""
+
+        def init_heartbeat(self) -> None:
+            super().init_heartbeat()
+            reports.send("bound", pid=os.getpid())
 
     # What a notebook sees is the plain kernel's.
     for ours, theirs in ((MarkingKernel, IPythonKernel), (App, IPKernelApp)):
         ours.__name__, ours.__qualname__, ours.__module__ = theirs.__name__, theirs.__qualname__, theirs.__module__
-    IPKernelApp.clear_instance()
     return App.instance(kernel_class=MarkingKernel)
 
 
-def _hear_subscriptions(iopub_thread: Any, heard: threading.Event) -> None:
-    """`heard` is set with the first subscription, from ipykernel 7.2 on, which greets each; before, at once."""
-    greet = getattr(iopub_thread, "_send_welcome_message", None)
-    if greet is None:
-        heard.set()
-        return
+def _subscriptions(mark: Mark, awaited: int) -> threading.Event:
+    """Set when as many listen to iopub as are awaited; from ipykernel 7.2 on, which hears of them; before, it is set already."""
+    import zmq
+    from ipykernel.iostream import IOPubThread
 
-    def greet_and_tell(subscription: str) -> None:
-        greet(subscription)
+    heard = threading.Event()
+    mark.listeners = 0
+    handle, set_up = (getattr(IOPubThread, name, None) for name in ("_handle_subscription", "_setup_xpub_listener"))
+    if handle is None or set_up is None:
         heard.set()
+        return heard
+    topics: Dict[bytes, int] = {}
 
-    iopub_thread._send_welcome_message = greet_and_tell
+    def count(self: Any, frames: List[bytes]) -> None:
+        for frame in frames:
+            topic, step = frame[1:], 1 if frame[:1] == b"\1" else -1
+            topics[topic] = topics.get(topic, 0) + step
+            if topics[topic] == step:
+                handle(self, [frame])  # the first of its topic is greeted, as ever
+        mark.listeners = sum(topics.values())
+        if mark.listeners >= awaited:
+            heard.set()
+
+    def set_up_to_hear_all(self: Any) -> None:
+        self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        set_up(self)
+
+    # This process runs one kernel.
+    IOPubThread._handle_subscription = count  # type: ignore[method-assign]
+    IOPubThread._setup_xpub_listener = set_up_to_hear_all  # type: ignore[method-assign]
+    return heard
 
 
 def _reseed() -> None:

@@ -12,11 +12,12 @@ from typing import Any, Dict
 
 from .running import RunningCell
 
-PATIENCE = 1.2  # seconds for the clients to come back: ZeroMQ reconnects after 100 ms
+PATIENCE = 1.2  # seconds for the clients to come back: ZeroMQ reconnects after 100 to 200 ms
+OTHERS = 0.4  # of these, for all of them, once the first is here
 
 
-def say(connection_file: str, cell: RunningCell, reason: str) -> bool:
-    """The running cell's client has been told `reason`; False if it did not come back in time."""
+def say(connection_file: str, cell: RunningCell, reason: str, listeners: int) -> bool:
+    """The running cell's client has been told `reason`; False if it did not come back in time. `listeners` had heard the kernel."""
     import zmq
     from jupyter_client.session import Session
 
@@ -27,9 +28,10 @@ def say(connection_file: str, cell: RunningCell, reason: str) -> bool:
     shell = _bound(context, zmq.ROUTER, connection, "shell_port")
     shell.router_mandatory = True
     iopub = _bound(context, zmq.XPUB, connection, "iopub_port")
+    iopub.xpub_verboser = True
     try:
         deadline = time.monotonic() + PATIENCE
-        if not iopub.poll(1000 * PATIENCE):  # the first subscription
+        if not _subscribed(iopub, listeners, deadline):
             return False
         content = {"ename": "KernelDied", "evalue": reason, "traceback": [f"KernelDied: {reason}"]}
         session.send(iopub, "error", content, parent=cell.header, ident=b"error")
@@ -44,6 +46,16 @@ def say(connection_file: str, cell: RunningCell, reason: str) -> bool:
         return False
     finally:
         context.destroy(linger=500)
+
+
+def _subscribed(iopub: Any, listeners: int, deadline: float) -> bool:
+    """Whether anybody listens: all who did before, where they come back soon."""
+    here = 0
+    while here < max(1, listeners) and iopub.poll(1000 * max(0.0, deadline - time.monotonic())):
+        if here == 0:
+            deadline = min(deadline, time.monotonic() + OTHERS)
+        here += 1 if iopub.recv()[:1] == b"\1" else -1
+    return here > 0
 
 
 def _bound(context: Any, kind: int, connection: Dict[str, Any], port: str) -> Any:

@@ -1,6 +1,6 @@
-"""Marks of the cell that is running, in memory that the kernel and its template share.
+"""Marks of what a kernel is doing, in memory that it and its template share.
 
-A kernel that dies says nothing any more; what it was doing is still readable here (see last_words).
+A kernel that dies says nothing any more; what it was doing, and how many heard it, is still readable here (see last_words, and kernel).
 """
 
 from __future__ import annotations
@@ -22,10 +22,20 @@ class RunningCell(NamedTuple):
 
 
 class Mark:
-    """A slot for at most one running cell. Made before the fork, written by the child, read by the parent."""
+    """A slot for at most one running cell, and a count of who listens. Made before the fork, written by the child, read by the parent."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _SIZE)
+        self._listeners = mmap.mmap(-1, _LENGTH.size)
+
+    @property
+    def listeners(self) -> int:
+        """Subscriptions to the iopub of the kernel of this moment, or of the last one."""
+        return int(_LENGTH.unpack(self._listeners[:])[0])
+
+    @listeners.setter
+    def listeners(self, number: int) -> None:
+        self._listeners[:] = _LENGTH.pack(number)
 
     def set(self, identities: List[bytes], header: Dict[str, Any]) -> None:
         """A header that is too long, or is no JSON, is not marked."""

@@ -212,6 +212,7 @@ class Supervisor:
                 cwd=cwd,
                 environment=environment,
                 extra_arguments=extra_arguments,
+                returning=message.get("returning") is True,
             )
 
     def _write_connection(self, connection: Dict[str, Any]) -> str:

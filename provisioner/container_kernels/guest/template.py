@@ -2,7 +2,7 @@
 
 It reads commands (JSON lines) from the supervisor and reports in lines short enough that a pipe writes them whole:
 
-    commands  start {connection_file, cwd, environment, extra_arguments} · rehearse · mourn {connection_file, reason}
+    commands  start {connection_file, cwd, environment, extra_arguments, returning} · rehearse · mourn {connection_file, reason}
     reports   loaded {ipykernel, python, curve} · failed {kind, message} · forked {pid} · bound {pid} · start_failed {message} ·
               mourner {pid} · mourned
 
@@ -150,6 +150,7 @@ class _Template:
             cwd=command["cwd"],
             environment=command["environment"],
             extra_arguments=command["extra_arguments"],
+            returning=command["returning"],
         )
         self._forget_template()
         return lambda: kernel.run(start, self.mark, self.reports)
@@ -183,7 +184,7 @@ class _Template:
 
         def speak() -> None:
             with contextlib.suppress(Exception):
-                last_words.say(command["connection_file"], cell, command["reason"])
+                last_words.say(command["connection_file"], cell, command["reason"], self.mark.listeners)
             self.reports.send("mourned")
 
         return speak
