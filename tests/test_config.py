@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning import KernelProvisionerBase
 from traitlets.config import Config
 
@@ -27,7 +28,7 @@ def provisioner(kernel_json: dict[str, Any] | None = None, **configured: Any) ->
     return ContainerProvisioner(
         kernel_id="0123",
         kernel_spec=KernelSpec(),
-        config=Config({"ContainerProvisioner": configured}),
+        parent=KernelManager(config=Config({"ContainerProvisioner": configured})),
         **(kernel_json or {}),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -64,3 +65,10 @@ async def test_idle_kernel_that_is_killed_dies_at_once(kernel: RunningKernel) ->
         f"import subprocess; subprocess.Popen(['sh', '-c', 'sleep 0.2; kill -9 {pid}'], start_new_session=True)"
     )
     assert await eventually_async(lambda: kernel.provisioner._container.poll(), lambda code: code is not None) == -9
+
+
+async def test_a_death_leaves_no_file_behind(kernel: RunningKernel, notebook_directory: Path) -> None:
+    """Podman's monitor writes one where it was started."""
+    await kernel.execute("x = bytearray(4 << 30)")
+    await eventually_async(lambda: kernel.provisioner._container.poll(), lambda code: code is not None)
+    assert not list(notebook_directory.iterdir())

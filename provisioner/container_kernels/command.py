@@ -39,6 +39,7 @@ async def run(
     *,
     timeout: float,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> Output:
     """`argv` has ended, and its output is returned, whatever its exit status.
@@ -55,7 +56,7 @@ async def run(
             env=None if env is None else dict(env),
             # A terminal's Ctrl-C goes to its whole process group: an engine's command that it ends may leave half a container.
             start_new_session=True,
-            cwd=_directory(),
+            cwd=cwd or _directory(),
         )
     except OSError as error:
         return Output(tuple(argv), 127, "", f"{argv[0]}: {error.strerror or error}")

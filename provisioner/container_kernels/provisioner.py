@@ -8,7 +8,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from .config import SettingTraits, home, host_environment, read_spec
 from .control import outcome
 from .engines.protocol import Engine, EngineInfo
 from .environment import asked_for, kernel_environment
-from .errors import ImageError, KernelStartError, WorkdirError
+from .errors import ImageError, KernelStartError, SpecError, WorkdirError
 from .finish import finish
 from .kernel_container import (
     KernelContainer,
@@ -55,8 +55,11 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._told = False  # whether the kernel's death was logged
         self._host_environment: dict[str, str] | None = None
         self._mounts: Workdir | None = None
-        with self._start_attempt():
+        try:
             self._read_spec()  # a wrong setting is refused before anything is started
+        except SpecError:
+            self._forget_failed_start()
+            raise
 
     def _read_spec(self) -> Spec:
         return read_spec(self._kernel_json, self.trait_settings())
@@ -144,17 +147,18 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._asked = asked_for(asked, self._host_environment, host_environment())
         kwargs["env"] = {**host_environment(), **asked}  # for the templates in the kernelspec's env
         kwargs.setdefault("cmd", [])
-        self._cwd = working_directory(kwargs.get("cwd"))
+        async with self._start_attempt():
+            self._cwd = working_directory(kwargs.get("cwd"))
         self._extra_arguments = tuple(str(word) for word in kwargs.pop("extra_arguments", None) or ())
         kwargs = await super().pre_launch(**kwargs)
         self._kernelspec_environment = {name: kwargs["env"][name] for name in self.kernel_spec.env}
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        spec = self._read_spec()
-        deadline = time.monotonic() + spec.startup_timeout
         self._told = False
-        try:
+        async with self._start_attempt():
+            spec = self._read_spec()
+            deadline = time.monotonic() + spec.startup_timeout
             if self._container is not None and (spec.restart == "fresh" or not self._container.is_usable):
                 await finish(self._container.remove())
                 self._container = None
@@ -163,26 +167,25 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
                 self._container, deadline = await self._new_container(spec)
             facts = await self._container.start(self._start_of(spec, returning=returning), deadline)
             self.connection_info = self._connection_info(spec, curve=facts.get("curve") is True)
-        except BaseException:
-            await self._release()
-            raise
         self._has_process = True
         return self.connection_info
 
-    @contextlib.contextmanager
-    def _start_attempt(self) -> Iterator[None]:
-        """A start that fails in here is forgotten by the server, which can then still be ended.
-
-        Its manager keeps it in the list of pending starts (MultiKernelManager's `_add_kernel_when_ready`, jupyter_client 8.10), where
-        `shutdown_all` stumbles over it, and leaves all other kernels running.
-        """
+    @contextlib.asynccontextmanager
+    async def _start_attempt(self) -> AsyncIterator[None]:
+        """No container is left when a start fails in here, or is cancelled: nobody else would remove it, also not after a restart."""
         try:
             yield
         except BaseException:
-            pending = getattr(getattr(self.parent, "parent", None), "_pending_kernels", None)
-            if isinstance(pending, dict):
-                pending.pop(self.kernel_id, None)
+            self._forget_failed_start()
+            await self._release()
             raise
+
+    def _forget_failed_start(self) -> None:
+        """The server can still be ended: a start that raised stays in its manager's list of pending ones (MultiKernelManager's
+        `_add_kernel_when_ready`, jupyter_client 8.10), where `shutdown_all` stumbles over it and leaves all other kernels running."""
+        pending = getattr(getattr(self.parent, "parent", None), "_pending_kernels", None)
+        if isinstance(pending, dict):
+            pending.pop(self.kernel_id, None)
 
     async def _new_container(self, spec: Spec) -> tuple[KernelContainer, float]:
         engine, info = await engines.choose(spec.engine, require_vm=spec.require_vm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -107,13 +108,18 @@ class Docker:
         )
 
     async def run(self, request: ContainerRequest) -> None:
-        output = await command.run([self.name, *run_arguments(request)], timeout=RUNNING)
+        output = await command.run([self.name, *run_arguments(request)], timeout=RUNNING, cwd=self._run_directory())
         if output.ok:
             return
         # A container that was created and could not start stays behind; one that has the name already is another's.
         if not _NAME_TAKEN.search(output.said):
-            await self.remove(request.name)
+            with contextlib.suppress(EngineError):  # the first error is the one to tell
+                await self.remove(request.name)
         raise self._run_error(request, output.said)
+
+    def _run_directory(self) -> Path | None:
+        """Where the command runs; None is where this process is."""
+        return None
 
     def _run_error(self, request: ContainerRequest, said: str) -> ContainerKernelError:
         image = request.image
@@ -238,7 +244,7 @@ class Docker:
             raise BuildError(f"{self.name} could not build {tag!r}.", detail=output.said[-4000:])
 
     def _build_options(self) -> Iterable[str]:
-        return ("--pull=false",)
+        return ("--pull=false", "--force-rm", "--network", "none")
 
     async def output(self, image: str, command: Sequence[str]) -> str:
         program, *rest = command

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
+
+import platformdirs
 
 from .docker import Docker
 from .protocol import LABEL, ContainerState, EngineInfo
@@ -44,9 +47,15 @@ class Podman(Docker):
         answer = await self._ask("stats", "--no-stream", "--format", "json", doing="measure containers")
         return [_as_docker_has_it(item) for item in json.loads(answer or "[]")]
 
+    def _run_directory(self) -> Path:
+        # conmon stays in the directory it was started in, and leaves a file `oom` there when memory runs out.
+        directory = platformdirs.user_cache_path("container-kernels", appauthor=False) / "podman"
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
     def _build_options(self) -> Iterable[str]:
         # Docker's own image format: Podman's default drops nothing that we use, yet warns of it.
-        return ("--pull=never", "--format", "docker")
+        return ("--pull=never", "--format", "docker", "--layers=false", "--network", "none")
 
 
 def _as_docker_has_it(item: Mapping[str, Any]) -> Mapping[str, Any]:

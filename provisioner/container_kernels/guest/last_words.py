@@ -12,7 +12,7 @@ from typing import Any, Dict
 
 from .running import RunningCell
 
-PATIENCE = 1.2  # seconds for the clients to come back: ZeroMQ reconnects after 100 to 200 ms
+PATIENCE = 2.0  # seconds for the clients to come back: ZeroMQ reconnects after 100 to 200 ms
 OTHERS = 0.4  # of these, for all of them, once the first is here
 
 

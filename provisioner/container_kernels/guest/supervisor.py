@@ -27,9 +27,11 @@ from .connections import Connections, Request
 from .timers import Timers
 
 SETTINGS = "CONTAINER_KERNELS_GUEST"  # the variable with the settings, as JSON
-LAST_WORDS = 1.6  # seconds that a death may wait for them
+LAST_WORDS = 2.5  # seconds that a death may wait for them
 REHEARSAL = 1.5  # seconds after a start, so as not to steal the first cell's time
 SAMPLING = 2.0  # seconds between looks at the memory limit's count
+RESPAWN = 0.5  # seconds until the next try, where a new template could not be forked
+DEATHS = 2  # of templates that one kernel may cost
 BINDING = 0.01  # seconds between looks for a foreign kernel's sockets
 LOADS = 3  # templates that die before they are ready, until no more are made
 
@@ -62,6 +64,8 @@ class Kernel:
         self.ending: Optional[wire.Ending] = None
         self.ends: List[Request] = []  # who waits for its end
         self.ports: List[int] = []  # of a foreign kernel, until they are bound
+        self.fork: Dict[str, Any] = {}  # what the template is asked, until it has forked
+        self.deaths = 0  # of templates that were asked
         self.complaint = ""
 
     def end_by(self, status: int) -> None:
@@ -196,7 +200,7 @@ class Supervisor:
         if self.template_failure and not argv:
             request.refuse(*self.template_failure)
             return
-        if not argv and self.template is None:
+        if not argv and not self.settings.template:
             request.refuse("template", "this container was made for a kernel that has an argv of its own")
             return
         self._stop_mourning()
@@ -205,15 +209,20 @@ class Supervisor:
         self.kernel = kernel = Kernel(connection_file, request)
         if argv:
             self._execute(kernel, argv, cwd, environment)
-        elif self.template:
-            self.template.command(
-                "start",
-                connection_file=kernel.connection_file,
-                cwd=cwd,
-                environment=environment,
-                extra_arguments=extra_arguments,
-                returning=message.get("returning") is True,
-            )
+            return
+        kernel.fork = {
+            "connection_file": kernel.connection_file,
+            "cwd": cwd,
+            "environment": environment,
+            "extra_arguments": extra_arguments,
+            "returning": message.get("returning") is True,
+        }
+        self._fork_kernel()
+
+    def _fork_kernel(self) -> None:
+        """The template has been asked to fork the kernel that waits for it; a template that has just died cannot, and the next one will."""
+        if self.kernel and self.kernel.fork and self.template:
+            self.template.command("start", **self.kernel.fork)
 
     def _write_connection(self, connection: Dict[str, Any]) -> str:
         path = self.scratch / "connection.json"
@@ -286,8 +295,15 @@ class Supervisor:
         """A template that died (memory, a preloaded module) is made anew."""
         if self.template or not self.settings.template or self.template_failure:
             return None
-        process.log("the template has died; a new one is made")
-        return self._start_template()
+        try:
+            child = self._start_template()
+        except OSError:  # the kernel has used up the container's processes
+            self.timers.set("respawn", RESPAWN)
+            return None
+        if child is None:
+            process.log("the template had died; there is a new one")
+            self._fork_kernel()
+        return child
 
     def _hear(self) -> None:
         assert self.template is not None
@@ -307,6 +323,7 @@ class Supervisor:
             self._refuse_unborn(*self.template_failure)
         elif name == "forked" and self.kernel:
             self.kernel.pid = report["pid"]
+            self.kernel.fork = {}
             if self.kernel.ends:  # killed before it was born
                 process.signal_group(report["pid"], signal.SIGKILL)
         elif name == "bound":
@@ -347,7 +364,10 @@ class Supervisor:
         if self.failed_loads == LOADS:
             self.template_failure = ("template", "Python dies while it imports ipykernel and the modules of `preload`.")
             process.log(self.template_failure[1])
-        self._refuse_unborn("template", "The template died while the kernel was started.")
+        if self.kernel and self.kernel.fork:
+            self.kernel.deaths += 1
+            if self.template_failure or self.kernel.deaths == DEATHS:
+                self._refuse_unborn("template", "The template died while the kernel was started.")
         self._stop_mourning()
 
     # -- Ends

@@ -114,12 +114,14 @@ class _Template:
         self.rehearsal: Optional[int] = None  # the reading end of a rehearsing child's pipe
         self.rehearsing = 0  # its pid
         self.rehearsed = bytearray()
+        self.to_learn: List[str] = []
 
     def serve(self) -> Main:
         decoder = wire.Decoder()
         while True:
             waiting = [self.commands.fileno()] + ([] if self.rehearsal is None else [self.rehearsal])
-            ready = select.select(waiting, [], [])[0]
+            # A command never waits for more than one import.
+            ready = select.select(waiting, [], [], 0 if self.to_learn else None)[0]
             if self.commands.fileno() in ready:
                 data = self.commands.recv(1 << 16)
                 if not data:
@@ -129,7 +131,9 @@ class _Template:
                     if child is not None:
                         return child
             elif self.rehearsal in ready:
-                self._learn()
+                self._hear_rehearsal()
+            elif self.to_learn:
+                self._learn(self.to_learn.pop(0))
 
     def _obey(self, command: wire.Message) -> Optional[Main]:
         name = command["command"]
@@ -204,8 +208,8 @@ class _Template:
         self._forget_template()
         return lambda: kernel.rehearse(writing, self.scratch)
 
-    def _learn(self) -> None:
-        """The rehearsing child's modules are imported here too, once it has told all of them."""
+    def _hear_rehearsal(self) -> None:
+        """The rehearsing child's modules are to be learned, once it has told all of them."""
         assert self.rehearsal is not None
         data = os.read(self.rehearsal, 1 << 16)
         self.rehearsed += data
@@ -214,12 +218,15 @@ class _Template:
         os.close(self.rehearsal)
         self.rehearsal = None
         os.waitpid(self.rehearsing, 0)
-        names = json.loads(self.rehearsed or b"[]")
+        self.to_learn = [name for name in json.loads(self.rehearsed or b"[]") if name not in sys.modules]
         self.rehearsed.clear()
-        for name in names:
-            if name not in sys.modules:
-                with contextlib.suppress(Exception):
-                    importlib.import_module(name)
+
+    def _learn(self, name: str) -> None:
+        if name not in sys.modules:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        if self.to_learn:
+            return
         if threading.active_count() > 1:
             process.log("a module imported by the rehearsal has started a thread")
         gc.collect()

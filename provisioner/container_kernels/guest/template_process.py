@@ -53,7 +53,14 @@ def fork(preload: List[str], scratch: Path, forget: Callable[[], None]) -> Fork:
     """A new template, in a child that has called `forget` to let go of what is PID 1's alone."""
     ours, theirs = socket.socketpair()
     reading, writing = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        for end in (reading, writing):
+            os.close(end)
+        for side in (ours, theirs):
+            side.close()
+        raise
     if pid:
         theirs.close()
         os.close(writing)

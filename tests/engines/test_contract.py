@@ -1,0 +1,24 @@
+"""Every engine keeps the contract."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from .. import conftest
+from .contract import CommandSubject, EngineContract, MemorySubject, Subject
+
+
+class TestMemory(EngineContract):
+    @pytest.fixture
+    def subject(self) -> Subject:
+        return MemorySubject()
+
+
+@pytest.mark.parametrize("engine_name", conftest.tested_engines())
+class TestRealEngine(EngineContract):
+    @pytest.fixture
+    def subject(self, engine_name: str) -> Subject:
+        assert shutil.which(engine_name), f"{engine_name} is not installed: `make setup` does it"
+        return CommandSubject(engine_name)
