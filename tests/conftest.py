@@ -47,6 +47,15 @@ class EngineUnderTest:
         (name,) = self.containers()
         return name
 
+    def remove_image(self, image: str) -> None:
+        """Podman refuses for a moment, while it still takes leave of a container of the image."""
+        argv = [self.name, "rmi", "--force", image]
+        done = eventually(
+            lambda: subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False),
+            lambda done: done.returncode == 0,
+        )
+        assert done.returncode == 0, done.stderr
+
     def run(self, *arguments: str) -> str:
         """What the engine's command prints."""
         done = subprocess.run([self.name, *arguments], capture_output=True, text=True, timeout=120, check=False)
@@ -144,6 +153,8 @@ async def start_kernel(engine: EngineUnderTest, notebook_directory: Path) -> Asy
         kernel.client.stop_channels()
         if kernel.manager.has_kernel:
             await kernel.manager.shutdown_kernel(now=True)
+        else:
+            await kernel.manager.cleanup_resources()
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import logging
 import os
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,10 @@ async def test_wrong_settings(
 @pytest.mark.parametrize(
     ("containerfile", "words"),
     [
+        (
+            "RUN cd /opt/venv/bin && rm -f python3 && echo x >python3 && chmod 755 python3",
+            ["ended before", "--version"],
+        ),
         ("RUN rm /usr/bin/python3", ["has no python3", "jupyter container-kernels build"]),
         ("ENV PATH=/usr/bin:/bin", ["cannot import ipykernel", "jupyter container-kernels build"]),
         ("RUN /opt/venv/bin/pip uninstall --yes -q ipykernel", ["cannot import ipykernel"]),
@@ -87,7 +94,7 @@ async def test_wrong_settings(
             ["5.1.0", "6.0"],
         ),
     ],
-    ids=["no-python", "no-ipykernel-on-path", "no-ipykernel", "old-ipykernel"],
+    ids=["no-program", "no-python", "no-ipykernel-on-path", "no-ipykernel", "old-ipykernel"],
 )
 async def test_images_that_cannot_serve(
     containerfile: str,
@@ -103,10 +110,47 @@ async def test_images_that_cannot_serve(
     try:
         error = await failure("container-python")
     finally:
-        engine.run("rmi", "--force", image)
-    assert isinstance(error, errors.ImageError)
+        engine.remove_image(image)
+    assert isinstance(error, (errors.ImageError, errors.EngineError))
     for word in words:
         assert word in str(error)
+
+
+async def test_an_image_for_another_processor(
+    engine: EngineUnderTest, notebook_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python3").write_bytes(b"a program of another machine")
+    (tmp_path / "python3").chmod(0o755)
+    image = build(engine, tmp_path, "FROM scratch\nCOPY python3 /bin/python3\nENV PATH=/bin\n")
+    saved, changed = tmp_path / "saved.tar", tmp_path / "changed.tar"
+    engine.run("save", "--output", str(saved), image)
+    engine.remove_image(image)
+    change_architecture(saved, changed)
+    loaded = engine.run("load", "--input", str(changed)).split()[-1]
+    monkeypatch.setenv("CONTAINER_KERNELS_IMAGE", loaded)
+    try:
+        error = await failure("container-python")
+    finally:
+        engine.remove_image(loaded)
+    assert isinstance(error, errors.ImageError)
+    assert "made for another processor: s390x" in error.message
+
+
+def change_architecture(saved: Path, changed: Path) -> None:
+    """The same image in a tar, made for a mainframe."""
+    with tarfile.open(saved) as old, tarfile.open(changed, "w") as new:
+        files = {member.name: content.read() for member in old if (content := old.extractfile(member))}
+        manifest = json.loads(files["manifest.json"])
+        config = json.loads(files[manifest[0]["Config"]])
+        text = json.dumps({**config, "architecture": "s390x"}).encode()
+        del files[manifest[0]["Config"]]
+        manifest[0]["Config"] = f"{hashlib.sha256(text).hexdigest()}.json"
+        files[manifest[0]["Config"]] = text
+        files["manifest.json"] = json.dumps(manifest).encode()
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
 
 
 def build(engine: EngineUnderTest, tmp_path: Path, containerfile: str) -> str:

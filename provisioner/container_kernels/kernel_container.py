@@ -116,9 +116,10 @@ def guest_settings(spec: Spec, workdir: Workdir, token: str) -> dict[str, Any]:
 class KernelContainer:
     """A container whose supervisor answers. Made by `launch`; ended by `end`, or by itself."""
 
-    def __init__(self, engine: Engine, name: str, ports: Ports, token: str, log: logging.Logger) -> None:
+    def __init__(self, engine: Engine, name: str, image: str, ports: Ports, token: str, log: logging.Logger) -> None:
         self.engine = engine
         self.name = name
+        self.image = image
         self.ports = ports
         self._gone = unending()
         self.ended = unending()  # of the kernel of this moment
@@ -155,7 +156,7 @@ class KernelContainer:
         environment = {**request.environment, "CONTAINER_KERNELS_GUEST": json.dumps(settings)}
         request = replace(request, environment=environment)
         ports = await _run(engine, request, ports, wanted)
-        container = cls(engine, request.name, ports, token, log)
+        container = cls(engine, request.name, request.image, ports, token, log)
         try:
             await container._greeted(deadline)
         except BaseException:
@@ -170,6 +171,7 @@ class KernelContainer:
         return {
             "engine": self.engine.name,
             "name": self.name,
+            "image": self.image,
             "token": address.token,
             "ports": {**self.ports.kernel, "supervisor": self.ports.supervisor},
         }
@@ -179,7 +181,9 @@ class KernelContainer:
         """The container of an earlier `persisted`, with the kernel that runs in it. Raises GuestError when it does not answer."""
         ports = dict(persisted["ports"])
         supervisor = ports.pop("supervisor")
-        container = cls(engine, persisted["name"], Ports(ports, supervisor), persisted["token"], log)
+        container = cls(
+            engine, persisted["name"], persisted["image"], Ports(ports, supervisor), persisted["token"], log
+        )
         try:
             container._running = await outcome(container._control.open(time.monotonic() + ANSWER), ANSWER + 1)
         except BaseException:
@@ -206,8 +210,24 @@ class KernelContainer:
                     hint="It must be 3.9 or newer, and /tmp writable.",
                     detail=log,
                 )
-            if await self.engine.inspect(self.name) is None:
-                raise EngineError("The container ended before its supervisor had greeted.", detail=log)
+            state = await self.engine.inspect(self.name)
+            if state is None or not state.running:
+                raise await self._stillborn(log)
+
+    async def _stillborn(self, log: str) -> ContainerKernelError:
+        """Why a container ended at once; its log may be gone with it."""
+        info, image = await self.engine.probe(), await self.engine.image(self.image)
+        if image is not None and machine(image.architecture) != machine(info.architecture):
+            return ImageError(
+                f"The image {self.image!r} is made for another processor: {image.architecture}, and not {info.architecture}.",
+                hint="Build or pull it for this machine's.",
+                detail=log,
+            )
+        return EngineError(
+            "The container ended before its supervisor had greeted.",
+            hint=f"See what it says: `{self.engine.name} run --rm --entrypoint python3 {self.image} --version`.",
+            detail=log,
+        )
 
     # -- What the supervisor says (in the connection's thread)
 
@@ -356,6 +376,11 @@ async def _run(engine: Engine, request: ContainerRequest, ports: Ports | None, w
                 ) from None
             if not fixed and attempt == ATTEMPTS:
                 raise
+
+
+def machine(architecture: str) -> str:
+    """One spelling of an architecture: images say amd64 where `uname -m` says x86_64."""
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(architecture, architecture)
 
 
 def new_token() -> str:

@@ -275,14 +275,6 @@ class EngineContract:
         assert await log_with(subject.engine, request_for.name, "one\ntwo\nthree\n") == "one\ntwo\nthree\n"
         assert await subject.engine.logs(request_for.name, tail=2) == "two\nthree\n"
 
-    async def test_both_streams_are_in_the_log(self, subject: Subject, request_for: ContainerRequest) -> None:
-        if isinstance(subject, MemorySubject):
-            pytest.skip("has one stream")
-        code = "import sys; print('out', flush=True); print('err', file=sys.stderr, flush=True)\n" + WAIT
-        await subject.engine.run(replace(request_for, command=("python3", "-c", code)))
-        both = await log_with(subject.engine, request_for.name, "out\n", "err\n")
-        assert sorted(both.split()) == ["err", "out"]
-
     async def test_usage(self, subject: Subject, request_for: ContainerRequest, names: list[str]) -> None:
         names.append(f"{request_for.name}-foreign")
         await subject.engine.run(replace(request_for, name=names[1], labels={}))
@@ -341,22 +333,6 @@ class EngineContract:
         await subject.engine.run(replace(request_for, mounts=(Mount(str(tmp_path), "/mnt/work", read_only=True),)))
         assert not subject.can_write(request_for.name, "/mnt/work")
         assert not (tmp_path / "made").exists()
-
-    async def test_ports_are_published_on_the_loopback_only(
-        self, subject: Subject, request_for: ContainerRequest
-    ) -> None:
-        if isinstance(subject, MemorySubject):
-            pytest.skip("listens nowhere")
-        code = "import socket, sys\nserver = socket.create_server(('', 61806))\nprint('ready', flush=True)\n" + WAIT
-        port = free_port()
-        await subject.engine.run(replace(request_for, command=("python3", "-c", code), ports=(Port(port, 61806),)))
-        await log_with(subject.engine, request_for.name, "ready\n")
-        socket.create_connection(("127.0.0.1", port), 5).close()
-        for other in other_addresses():
-            with pytest.raises(OSError, match=r"refused|timed out"):
-                socket.create_connection((other, port), 1).close()
-
-    # -- What it refuses
 
     async def test_a_port_that_is_taken(self, subject: Subject, request_for: ContainerRequest) -> None:
         with taken_port() as port:
@@ -424,3 +400,27 @@ class EngineContract:
 
     async def _nothing_left(self, subject: Subject, request: ContainerRequest) -> None:
         assert await subject.engine.inspect(request.name) is None
+
+
+class CommandContract:
+    """What only an engine that runs something can keep."""
+
+    async def test_both_streams_are_in_the_log(self, subject: Subject, request_for: ContainerRequest) -> None:
+        code = "import sys; print('out', flush=True); print('err', file=sys.stderr, flush=True)\n" + WAIT
+        await subject.engine.run(replace(request_for, command=("python3", "-c", code)))
+        both = await log_with(subject.engine, request_for.name, "out\n", "err\n")
+        assert sorted(both.split()) == ["err", "out"]
+
+    async def test_ports_are_published_on_the_loopback_only(
+        self, subject: Subject, request_for: ContainerRequest
+    ) -> None:
+        code = "import socket, sys\nserver = socket.create_server(('', 61806))\nprint('ready', flush=True)\n" + WAIT
+        port = free_port()
+        await subject.engine.run(replace(request_for, command=("python3", "-c", code), ports=(Port(port, 61806),)))
+        await log_with(subject.engine, request_for.name, "ready\n")
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        for other in other_addresses():
+            with pytest.raises(OSError, match=r"refused|timed out"):
+                socket.create_connection((other, port), 1).close()
+
+    # -- What it refuses

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from .. import conftest
-from .contract import CommandSubject, EngineContract, MemorySubject, Subject
+from .contract import CommandContract, CommandSubject, EngineContract, MemorySubject, Subject
 
 
 class TestMemory(EngineContract):
@@ -17,7 +17,7 @@ class TestMemory(EngineContract):
 
 
 @pytest.mark.parametrize("engine_name", conftest.tested_engines())
-class TestRealEngine(EngineContract):
+class TestRealEngine(EngineContract, CommandContract):
     @pytest.fixture
     def subject(self, engine_name: str) -> Subject:
         assert shutil.which(engine_name), f"{engine_name} is not installed: `make setup` does it"

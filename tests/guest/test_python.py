@@ -87,11 +87,14 @@ def test_it_imports_the_standard_library_and_itself(module: Path) -> None:
     assert set(imported(tree, everywhere=True)) <= {*sys.stdlib_module_names, ".", *IN_FUNCTIONS}
 
 
-@pytest.mark.parametrize("version", [(3, 9), (3, 10), (3, 11), (3, 12), (3, 13), (3, 14)], ids=str)
+VERSIONS = [(3, 9), (3, 10), (3, 11), (3, 12), (3, 13), (3, 14)]
+
+
+@pytest.mark.parametrize("version", [version for version in VERSIONS if interpreter(version)], ids=str)
 def test_every_module_is_imported_by(version: tuple[int, int], tmp_path: Path) -> None:
+    """By every Python that this machine has; the oldest grammar is tested above."""
     python = interpreter(version)
-    if python is None:
-        pytest.skip("there is none on this machine")
+    assert python is not None
     (tmp_path / "container_kernels_guest").symlink_to(GUEST)
     names = ", ".join(f"container_kernels_guest.{module.stem}" for module in MODULES if module.stem != "__init__")
     # -S: without the site's packages, which an image need not have.
@@ -104,14 +107,14 @@ def test_every_module_is_imported_by(version: tuple[int, int], tmp_path: Path) -
 
 
 def test_an_older_python_is_told_so(tmp_path: Path) -> None:
-    python = interpreter((3, 8)) or interpreter((3, 7))
-    if python is None:
-        pytest.skip("there is none on this machine")
     (tmp_path / "container_kernels_guest").symlink_to(GUEST)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import container_kernels_guest.boot as b; b.KEPT = 0.01; b.main()"
-    done = subprocess.run([python, "-I", "-B", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    older = "sys.version_info, sys.version = (3, 8, 20), '3.8.20'"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import container_kernels_guest.boot as b; b.KEPT = 0.01; {older}; b.main()"
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode != 0
     assert (
-        "container-kernels: cannot start: RuntimeError('Python 3.9 or newer is needed, and the image has 3."
+        "container-kernels: cannot start: RuntimeError('Python 3.9 or newer is needed, and the image has 3.8"
         in done.stderr
     )

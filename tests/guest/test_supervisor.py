@@ -288,8 +288,10 @@ def execute(client: BlockingKernelClient, code: str) -> dict[str, Any]:
 
 def value(client: BlockingKernelClient, expression: str) -> str:
     """The repr of an expression's value."""
-    client.execute("", silent=True, user_expressions={"value": expression})
+    asked = client.execute("", silent=True, user_expressions={"value": expression})
     reply = client.get_shell_msg(timeout=PATIENCE)
+    while reply["parent_header"].get("msg_id") != asked:  # an answer to `wait_for_ready`, which may ask more than once
+        reply = client.get_shell_msg(timeout=PATIENCE)
     text: str = reply["content"]["user_expressions"]["value"]["data"]["text/plain"]
     return text
 
