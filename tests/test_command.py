@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -135,9 +136,34 @@ async def test_time_is_over_for_one_that_obeys(tmp_path: Path) -> None:
     pid = await written(mark)
     with pytest.raises(CommandTimeout, match=r"did not end within 1\.5 seconds, and was ended") as raised:
         await task
-    assert sys.executable in raised.value.message
+    assert f"`{Path(sys.executable).name}`" in raised.value.message
     assert mark.read_text() == "asked"
     assert not runs(pid)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "--env", "PASSWORD=secret", "image"], "`docker run` did not end within 0.3 seconds, and was ended."),
+        (["--secret"], "`docker` did not end within 0.3 seconds, and was ended."),
+        (["KEY=secret"], "`docker` did not end within 0.3 seconds, and was ended."),
+        ([], "`docker` did not end within 0.3 seconds, and was ended."),
+    ],
+)
+async def test_time_is_over_and_no_secret_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, words: list[str], told: str
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    caplog.set_level(logging.DEBUG, logger="container_kernels")
+    with pytest.raises(CommandTimeout) as raised:
+        await command.run([str(program), *words], timeout=0.3)
+    assert raised.value.message == told
+    assert "secret" not in str(raised.value)
+    (record,) = [record for record in caplog.records if record.name == "container_kernels.command"]
+    assert record.levelno == logging.DEBUG
+    assert record.getMessage().endswith(" ".join([str(program), *words]))
 
 
 async def test_time_is_over_for_one_that_is_deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

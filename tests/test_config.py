@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,7 +69,21 @@ def test_the_order_of_strength(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_key_of_kernel_json_is_refused() -> None:
     with pytest.raises(SpecError, match="'memmory' is not a setting") as raised:
         provisioner({"memmory": "2g"})
-    assert "memory" in raised.value.hint
+    assert raised.value.hint.startswith("Did you mean memory? Allowed in ")
+
+
+def test_a_variable_that_is_mistyped_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CONTAINER_KERNELS_MEMROY", "a secret")
+    config._warn.cache_clear()
+    read_spec({}, {})
+    assert read_spec({}, {}).memory == 2 << 30
+    (record,) = [record for record in caplog.records if record.name == "container_kernels.config"]
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "CONTAINER_KERNELS_MEMROY is not a setting of container-kernels. Did you mean CONTAINER_KERNELS_MEMORY?"
+    )
 
 
 def test_a_bad_value_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,3 +114,22 @@ def test_the_environment_is_read_when_it_is_asked(monkeypatch: pytest.MonkeyPatc
 def test_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     assert config.home() == "/home/ada"
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0])
+def test_the_umask_is_read_and_not_set(mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        read = config.umask()
+    finally:
+        left = os.umask(before)
+    assert left == mask
+    assert read == (mask if Path("/proc/self/status").exists() else 0o022)
+
+
+def test_a_system_that_does_not_tell_the_umask(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*arguments: Any, **keywords: Any) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert config.umask() == 0o022

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
@@ -88,6 +90,45 @@ def test_headless(engine: EngineUnderTest, examples: Path, tmp_path: Path) -> No
     assert outputs(tmp_path / "out" / "bad.ipynb")[0] == "'seen'"
     assert outputs(tmp_path / "out" / "bad.ipynb")[2] == ""
     assert (tmp_path / "out" / "dying.ipynb").exists()
+
+
+def test_headless_with_names_that_are_odd_or_the_same(engine: EngineUnderTest, examples: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    first = write(tmp_path / "one" / "[red]x[bold].ipynb", "'first'")
+    second = write(tmp_path / "two" / "[red]x[bold].ipynb", "'second'")
+    done = run(examples / "headless.py", first, second, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"ok      {first}\n" in done.stdout
+    assert f"ok      {second} (copy: [red]x[bold]-2.ipynb)\n" in done.stdout
+    assert outputs(tmp_path / "out" / first.name) == ["'first'"]
+    assert outputs(tmp_path / "out" / "[red]x[bold]-2.ipynb") == ["'second'"]
+
+
+@pytest.fixture
+def headless() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("headless", EXAMPLES / "headless.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("number", "status"), [(0, 0), (3, 3), (125, 125), (256, 125), (300, 125)])
+def test_headless_does_not_succeed_for_many_failures(
+    headless: ModuleType, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    """A shell sees the lowest eight bits of a status only."""
+    monkeypatch.setattr(headless, "execute", lambda source, copy, kernel: "" if source.name == "good" else "bad")
+    monkeypatch.setattr("sys.argv", ["headless.py", "good", *["bad"] * number])
+    assert headless.main() == status
+
+
+def test_headless_gives_each_copy_a_name_of_its_own(headless: ModuleType) -> None:
+    sources = [Path(name) for name in ("a/x.ipynb", "b/X.ipynb", "x-2.ipynb", "c/x.ipynb", "y.ipynb")]
+    names = [name for _, name in headless.named(sources)]
+    assert names == ["x.ipynb", "X-2.ipynb", "x-2-2.ipynb", "x-3.ipynb", "y.ipynb"]
 
 
 def test_headless_says_why_a_kernel_does_not_start(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from jupyter_client.manager import AsyncKernelManager
 
-from container_kernels import errors, kernel_container
+from container_kernels import errors, kernel_container, ports
 from container_kernels.engines.docker import Docker
 from container_kernels.engines.protocol import ContainerRequest
 
@@ -202,17 +202,17 @@ async def test_ports_taken_between_choice_and_use(
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
-        choose, taken = kernel_container.Ports.choose, held.getsockname()[1]
-        choices: list[kernel_container.Ports] = []
+        choose, taken = ports.Ports.choose, held.getsockname()[1]
+        choices: list[ports.Ports] = []
 
-        def choose_badly_first(wanted: Any = {}) -> kernel_container.Ports:  # noqa: B006
-            ports = choose(wanted)
+        def choose_badly_first(wanted: Any = {}) -> ports.Ports:  # noqa: B006
+            chosen = choose(wanted)
             if not choices:
-                ports = kernel_container.Ports({**ports.kernel, "hb_port": taken}, ports.supervisor)
-            choices.append(ports)
-            return ports
+                chosen = ports.Ports({**chosen.kernel, "hb_port": taken}, chosen.supervisor)
+            choices.append(chosen)
+            return chosen
 
-        monkeypatch.setattr(kernel_container.Ports, "choose", choose_badly_first)
+        monkeypatch.setattr(ports.Ports, "choose", choose_badly_first)
         kernel: RunningKernel = await start_kernel()
         assert len(choices) == 2
         assert await kernel.run("print('alive')") == "alive"

@@ -106,13 +106,15 @@ async def test_cancelled_without_an_undo() -> None:
 async def test_a_time_limit_cancels_too() -> None:
     work = Work()
 
-    async def end_it() -> None:
-        await work.begun.wait()
-        await asyncio.sleep(0.05)
-        work.may_end.set()
+    class Cancelled(asyncio.Task[str]):
+        """Lets the work end when it is cancelled, and not before."""
 
-    ending: asyncio.Task[Any] = asyncio.create_task(end_it())
+        def cancel(self, msg: Any = None) -> bool:
+            work.may_end.set()
+            return super().cancel(msg)
+
+    task = Cancelled(finish(work.work()), loop=asyncio.get_running_loop())
+    await work.begun.wait()
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(finish(work.work()), 0.001)
-    await ending
+        await asyncio.wait_for(task, 0.001)
     assert work.done == ["done"]

@@ -41,6 +41,16 @@ async def test_an_ordinary_persons_files_are_theirs(
     assert (made.st_uid, made.st_gid) == (12345, 54321)
 
 
+async def test_its_umask_is_the_callers(start_kernel: Callable[..., Any], notebook_directory: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        kernel = await start_kernel()
+    finally:
+        os.umask(before)
+    await kernel.run("open('made.txt', 'w').write('x')")
+    assert (notebook_directory / "made.txt").stat().st_mode & 0o777 == 0o600
+
+
 async def test_the_hosts_environment_stays_outside(
     start_kernel: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,8 +18,8 @@ LAYERS = (
     {"__init__", "errors", "quantities", "finish", "guest"},
     {"engines.protocol", "command"},
     {"spec", "owner"},
-    {"engines", "environment", "workdir", "control"},
-    {"config", "kernel_container", "image", "inventory", "kernelspecs"},
+    {"engines", "environment", "workdir", "control", "ports", "config"},
+    {"kernel_container", "image", "inventory", "kernelspecs"},
     {"provisioner", "launcher", "doctor"},
     {"cli"},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 
 from container_kernels import kernel_container
+from container_kernels.engines.memory import MemoryEngine
+from container_kernels.errors import EngineError
+from container_kernels.ports import Ports
 
 from .conftest import EngineUnderTest, RunningKernel, eventually, eventually_async
 
@@ -66,3 +70,25 @@ async def test_a_container_without_a_kernel_ends(
     assert not await eventually_async(
         engine.containers, lambda names: not names, timeout=kernel_container.LEASE_GRACE + 10
     )
+
+
+async def test_a_lost_connection_is_not_a_lost_container(kernel: RunningKernel, engine: EngineUnderTest) -> None:
+    """The container may still run: it is removed, and does not wait for its lease to end."""
+    control = kernel.provisioner._container._control
+    control._leaving.set()  # as after nonsense from the supervisor
+    control._shut(control._socket)
+    await eventually_async(lambda: kernel.provisioner._container.poll(), lambda code: code is not None)
+    assert "is lost" in kernel.provisioner._container.reason
+    await kernel.manager.shutdown_kernel(now=True)
+    assert not engine.containers()
+
+
+async def test_a_removal_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """There is always a worse error to tell: why the container is to be removed."""
+    engine = MemoryEngine()
+    engine.fail("remove", EngineError("the disk is on fire"))
+    ports = Ports.choose()
+    log = logging.getLogger("test")
+    container = kernel_container.KernelContainer(engine, "container-kernels-x", "an/image", ports, "token", log)
+    await container.discard()
+    assert "the disk is on fire" in caplog.text

@@ -71,7 +71,7 @@ async def test_the_container_may_be_lost(kernel: RunningKernel, engine: EngineUn
     engine.run("rm", "--force", engine.the_container())
     await eventually_async(lambda: kernel.provisioner._container.poll(), lambda code: code is not None)
     assert not await kernel.manager.is_alive()
-    assert "gone" in kernel.provisioner._container.reason
+    assert "is lost" in kernel.provisioner._container.reason
     await kernel.manager.restart_kernel(now=True)
     await kernel.client.wait_for_ready(timeout=60)
     assert await kernel.run("print('back')") == "back"

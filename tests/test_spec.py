@@ -10,7 +10,7 @@ import pytest
 from container_kernels.engines.protocol import Mount
 from container_kernels.errors import SpecError
 from container_kernels.quantities import size
-from container_kernels.spec import ENV_PREFIX, FIELDS, Spec, parse
+from container_kernels.spec import ENV_PREFIX, FIELDS, Spec, mistyped, parse
 
 GIB = 1 << 30
 
@@ -221,3 +221,36 @@ def test_sizes(value: Any, result: int) -> None:
 def test_what_is_no_size(value: Any) -> None:
     with pytest.raises(ValueError, match="is no size"):
         size(value)
+
+
+# -- What is mistyped
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("memroy", "Did you mean memory? Allowed"), ("Memory", "Did you mean memory? Allowed"), ("zzz", "Allowed")],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(key: str, hint: str) -> None:
+    with pytest.raises(SpecError, match=f"'{key}' is not a setting") as raised:
+        parse({key: 1}, {}, {})
+    assert raised.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("CONTAINER_KERNELS_MEMROY", " Did you mean CONTAINER_KERNELS_MEMORY?"),
+        ("CONTAINER_KERNELS_memory", " Did you mean CONTAINER_KERNELS_MEMORY?"),
+        ("CONTAINER_KERNELS_ZZZ", ""),
+        ("CONTAINER_KERNELS_", ""),
+    ],
+)
+def test_an_unknown_variable_is_told(variable: str, told: str) -> None:
+    assert mistyped({variable: "x"}) == [f"{variable} is not a setting of container-kernels.{told}"]
+    assert parse({}, {}, {variable: "x"}) == Spec()
+
+
+def test_variables_that_are_known_are_not_told() -> None:
+    settings = {ENV_PREFIX + name.upper(): "x" for name in FIELDS}
+    others = {"CONTAINER_KERNELS_TEST_ENGINES": "docker", "CONTAINER_KERNELS_GUEST": "{}", "MEMROY": "1"}
+    assert mistyped({**settings, **others}) == []

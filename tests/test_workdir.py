@@ -81,7 +81,10 @@ def test_the_home_and_what_holds_it_are_refused(tree: Tree, policy: WorkdirPolic
             tree.plan(policy, cwd=directory)
 
 
-@pytest.mark.parametrize("directory", ["/", "/etc", "/usr", "/dev/shm", "/proc/self", "/sys/kernel", "/var"])
+@pytest.mark.parametrize(
+    "directory",
+    ["/", "/etc", "/etc/ssl", "/usr", "/usr/lib", "/dev/shm", "/proc/self", "/sys/kernel", "/var", "/home", "/opt"],
+)
 def test_the_system_is_refused(tree: Tree, directory: str) -> None:
     with pytest.raises(WorkdirError, match=f"^{directory} may not be mounted into a kernel's container: "):
         tree.plan(cwd=Path(directory))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from pathlib import Path
 
 from .errors import CommandTimeout
 from .finish import finish
+
+_log = logging.getLogger(__name__)
 
 ENDING = 2.0  # seconds between terminate and kill
 CAPTURED = 8 << 20  # bytes of each stream that are kept
@@ -48,28 +52,39 @@ async def run(
     Raises CommandTimeout after `timeout` seconds; then, and when the caller is cancelled, the process has been terminated, or killed.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=None if env is None else dict(env),
-            # A terminal's Ctrl-C goes to its whole process group: an engine's command that it ends may leave half a container.
-            start_new_session=True,
-            cwd=cwd or _directory(),
-        )
+        process = await _started(argv, env, cwd)
     except OSError as error:
         return Output(tuple(argv), 127, "", f"{argv[0]}: {error.strerror or error}")
     try:
         stdout, stderr, status = await asyncio.wait_for(_collected(process, on_line), timeout)
     except asyncio.TimeoutError:
-        raise CommandTimeout(
-            f"`{shlex.join(argv)}` did not end within {timeout:g} seconds, and was ended.",
-            hint="The engine may be busy or stuck: try the command by hand.",
-        ) from None
+        raise _timeout(argv, timeout) from None
     finally:
         await finish(_end(process))
     return Output(tuple(argv), status, stdout, stderr)
+
+
+async def _started(argv: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=None if env is None else dict(env),
+        # A terminal's Ctrl-C goes to its whole process group: an engine's command that it ends may leave half a container.
+        start_new_session=True,
+        cwd=cwd or _directory(),
+    )
+
+
+def _timeout(argv: Sequence[str], seconds: float) -> CommandTimeout:
+    """Names the program and its verb only: an error is shown and sent around, and further words may hold secrets."""
+    _log.debug("Ended after %g seconds: %s", seconds, shlex.join(argv))
+    verb = [word for word in argv[1:2] if re.fullmatch(r"[a-z][a-z-]*", word)]
+    return CommandTimeout(
+        f"`{' '.join([Path(argv[0]).name, *verb])}` did not end within {seconds:g} seconds, and was ended.",
+        hint="The engine may be busy or stuck. The log has the whole command, at level DEBUG.",
+    )
 
 
 def _directory() -> str | None:

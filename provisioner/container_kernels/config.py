@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from traitlets import Any as AnyTrait
 from traitlets.config import Configurable
 
-from .spec import FIELDS, Spec, parse
+from .spec import FIELDS, Spec, mistyped, parse
+
+_log = logging.getLogger(__name__)
 
 
 class SettingTraits(Configurable):
@@ -31,8 +36,15 @@ class SettingTraits(Configurable):
 
 
 def read_spec(kernel_json: Mapping[str, Any], traits: Mapping[str, Any]) -> Spec:
-    """The spec for a kernel started by this process, now."""
+    """The spec for a kernel started by this process, now. A variable that looks like a setting and is none is told once."""
+    for sentence in mistyped(os.environ):
+        _warn(sentence)
     return parse(kernel_json, traits, os.environ)
+
+
+@cache
+def _warn(sentence: str) -> None:
+    _log.warning("%s", sentence)
 
 
 def host_environment() -> dict[str, str]:
@@ -41,3 +53,13 @@ def host_environment() -> dict[str, str]:
 
 def home() -> str:
     return str(Path.home())
+
+
+def umask() -> int:
+    """This process's, read without setting it, which would be seen by its other threads; the usual one where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "Umask":
+                return int(value, 8)
+    return 0o022

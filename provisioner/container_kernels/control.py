@@ -110,7 +110,9 @@ class Control:
         finally:
             self._fail_waiting()
             if not self.welcome.done():
-                self.welcome.set_exception(GuestError("The container's supervisor did not greet in time."))
+                self.welcome.set_exception(
+                    GuestError("The container's supervisor did not greet in time.", hint=GREETING_HINT)
+                )
             self._on_lost()
 
     def _connect(self, deadline: float) -> bool:
@@ -118,7 +120,7 @@ class Control:
         refused_since: float | None = None
         while not self._leaving.is_set() and time.monotonic() < deadline:
             try:
-                if self._introduce():
+                if self._introduce(deadline):
                     return True
                 refused_since = None
             except wire.WireError as error:
@@ -142,34 +144,44 @@ class Control:
         else:
             self._log.error("%s", error)
 
-    def _introduce(self) -> bool:
+    def _introduce(self, deadline: float) -> bool:
         """False when the other end closed before it greeted: a port proxy whose container does not listen yet."""
         sock = socket.create_connection((self.address.host, self.address.port), CONNECTING)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._decoder, self._heard = wire.Decoder(), []
-            greeting = self._next(sock)
+            self._decoder, self._heard = wire.Decoder(wire.MAX_STRANGER), []
+            greeting = self._next(sock, deadline)
             if greeting is None:
                 sock.close()
                 return False
             if greeting.get("protocol") != wire.PROTOCOL:
                 raise wire.WireError(f"it speaks protocol {greeting.get('protocol')!r}, and the host {wire.PROTOCOL}")
             sock.sendall(wire.encode({"op": "hello", "protocol": wire.PROTOCOL, "token": self.address.token}))
-            answer = self._next(sock)
+            answer = self._next(sock, deadline)
             if answer is None or answer.get("event") != "welcome":
                 raise wire.WireError(f"it does not let us in: {(answer or {}).get('error')}")
         except BaseException:
             sock.close()
             raise
+        self._decoder.limit = wire.MAX_MESSAGE
         sock.settimeout(None)
         with self._sending:
+            if self._leaving.is_set():
+                sock.close()
+                return False
             self._socket = sock
         if not self.welcome.done():
             self.welcome.set_result(answer.get("kernel") is True)
         return True
 
-    def _next(self, sock: socket.socket) -> wire.Message | None:
+    def _next(self, sock: socket.socket, deadline: float | None = None) -> wire.Message | None:
+        """None when the other end has closed. Raises TimeoutError when the deadline passes, however slowly it goes on talking."""
         while not self._heard:
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._leaving.is_set():
+                    raise TimeoutError
+                sock.settimeout(min(left, CONNECTING))
             data = sock.recv(1 << 16)
             if not data:
                 return None
@@ -226,4 +238,7 @@ async def outcome(future: concurrent.futures.Future[Answer], timeout: float) -> 
     return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
 
 
+GREETING_HINT = (
+    "Raise startup_timeout, or give the container more cpu. A remote engine must publish its ports on this machine."
+)
 RESTART_HINT = "It belongs to another release of container-kernels: shut the kernel down and start it again."

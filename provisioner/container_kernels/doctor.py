@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import engines, kernelspecs, owner, workdir
 from .config import home, read_spec
-from .engines.docker import missing_image_hint
+from .engines import remedies
 from .engines.protocol import Engine, EngineInfo
 from .errors import ContainerKernelError, EngineUnavailable, SpecError, WorkdirError
 from .finish import finish
@@ -201,7 +201,7 @@ async def _image(engine: Engine, spec: Spec, if_not: Verdict) -> Check:
     try:
         image = await engine.image(spec.image)
         if image is None:
-            hint = missing_image_hint(spec.image, engine.name)
+            hint = remedies.missing_image(spec.image, engine.name)
             if spec.image.startswith("container-kernels/"):
                 return Check(name, if_not, f"{engine.name} does not have it.", hint)
             return Check(name, "warning", f"{engine.name} does not have it, and pulls it at the first start.", hint)
@@ -209,8 +209,7 @@ async def _image(engine: Engine, spec: Spec, if_not: Verdict) -> Check:
         size = f"{image.size / 1e6:.0f} MB"
         if spec.argv:
             return Check(name, "ok", size, facts=facts)
-        # Cut off, it would leave its container.
-        versions = _object(await finish(engine.output(spec.image, ["python3", "-c", VERSIONS])))
+        versions = _object(await engine.output(spec.image, ["python3", "-c", VERSIONS]))
     except ContainerKernelError as error:
         return Check.of(name, if_not, error)
     if not versions.get("ipykernel"):

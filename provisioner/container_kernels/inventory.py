@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 from . import owner
 from .engines import ENGINES, choose, working
-from .engines.protocol import LABEL, ContainerState, Engine, Usage
+from .engines.protocol import LABEL, NAME_PREFIX, OWNER_LABEL, ContainerState, Engine, Usage
 from .errors import ContainerKernelError, EngineUnavailable
 
 KERNEL_LABEL = f"{LABEL}.kernel"
-OWNER_LABEL = f"{LABEL}.owner"
-NAME_PREFIX = f"{LABEL.rpartition('.')[2]}-"
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ async def _of(engine: Engine, with_usage: bool) -> list[Container]:
 def find(some: Iterable[Container], text: str) -> Container:
     """The one whose name or kernel id is `text`, or alone begins with it."""
     candidates = list(some)
-    matching = [each for each in candidates if text in (each.name, each.kernel_id)]
+    matching = [each for each in candidates if text and text in (each.name, each.kernel_id)]
     matching = matching or [each for each in candidates if text and each.begins_with(text)]
     if len(matching) == 1:
         return matching[0]

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import secrets
-import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -15,16 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, config
 from .control import Address, Control, outcome, unending
-from .engines.protocol import LABEL, ContainerRequest, Engine, EngineInfo, Mount, Port
+from .engines.protocol import LABEL, ContainerRequest, Engine, EngineInfo, Mount
 from .errors import ContainerKernelError, EngineError, GuestError, ImageError, KernelStartError, PortTaken
 from .finish import finish
 from .guest import boot, wire
+from .ports import HOST, Ports
 from .spec import Spec
 from .workdir import Workdir
 
-HOST = "127.0.0.1"
 GUEST_MOUNT = Mount(str(Path(wire.__file__).parent), "/opt/container-kernels/container_kernels_guest", read_only=True)
 BOOT = "import sys; sys.path.insert(0, '/opt/container-kernels'); import container_kernels_guest.boot as b; b.main()"
 
@@ -35,33 +34,6 @@ ATTEMPTS = 5  # at finding six free ports
 SETTLING = 10.0  # seconds for ports that must be the same to become free
 ANSWER = 5.0  # seconds for a supervisor's answer that needs no work
 WATCH = 0.5  # seconds between looks at a container that does not greet
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The published ports of one container, on the host's loopback. They are the kernel's for as long as its manager lives."""
-
-    kernel: Mapping[str, int]
-    supervisor: int
-
-    @classmethod
-    def choose(cls, wanted: Mapping[str, int] = {}) -> Ports:  # never changed
-        """Free at this moment; those that are `wanted` by name (and not 0) are taken as they are."""
-        with contextlib.ExitStack() as held:
-            free = []
-            for _ in range(len(wire.KERNEL_PORTS) + 1):
-                sock = held.enter_context(socket.socket())
-                sock.bind((HOST, 0))
-                free.append(sock.getsockname()[1])
-        supervisor, *others = free
-        return cls(
-            {name: wanted.get(name) or port for name, port in zip(wire.KERNEL_PORTS, others, strict=True)}, supervisor
-        )
-
-    @property
-    def published(self) -> tuple[Port, ...]:
-        kernel = [Port(self.kernel[name], guest) for name, guest in wire.KERNEL_PORTS.items()]
-        return (*kernel, Port(self.supervisor, wire.SUPERVISOR_PORT))
 
 
 @dataclass(frozen=True)
@@ -99,15 +71,15 @@ def container_request(
     )
 
 
-def guest_settings(spec: Spec, workdir: Workdir, token: str) -> dict[str, Any]:
-    """What the supervisor is told at its birth; guest/supervisor.py reads it."""
+def guest_settings(spec: Spec, workdir: Workdir) -> dict[str, Any]:
+    """What the supervisor is told at its birth, besides the token's digest; the guest's `Settings` read it."""
     covered = any(Path("/tmp").is_relative_to(mount.target) for mount in workdir.mounts)
     return {
-        "token_digest": wire.digest(token),
         "time_to_live": max(TIME_TO_LIVE, spec.startup_timeout),
         "lease_grace": LEASE_GRACE,
         "idle_grace": IDLE_GRACE,
         "scratch": "/var/tmp" if covered else "/tmp",
+        "umask": config.umask(),
         "preload": list(spec.preload),
         "template": not spec.argv,
     }
@@ -143,7 +115,6 @@ class KernelContainer:
         request: ContainerRequest,
         settings: Mapping[str, Any],
         *,
-        token: str,
         ports: Ports | None,
         wanted: Mapping[str, int],
         deadline: float,
@@ -153,15 +124,15 @@ class KernelContainer:
 
         `ports` are used if they are given, else new ones chosen. Nothing is left behind when it raises, or is cancelled.
         """
-        environment = {**request.environment, "CONTAINER_KERNELS_GUEST": json.dumps(settings)}
-        request = replace(request, environment=environment)
+        token = secrets.token_urlsafe(32)
+        guest = json.dumps({**settings, "token_digest": wire.digest(token)})
+        request = replace(request, environment={**request.environment, "CONTAINER_KERNELS_GUEST": guest})
         ports = await _run(engine, request, ports, wanted)
         container = cls(engine, request.name, request.image, ports, token, log)
         try:
             await container._greeted(deadline)
         except BaseException:
-            container._control.close()
-            await finish(engine.remove(request.name))
+            await container.discard()
             raise
         return container
 
@@ -178,18 +149,31 @@ class KernelContainer:
 
     @classmethod
     async def attach(cls, engine: Engine, persisted: Mapping[str, Any], *, log: logging.Logger) -> KernelContainer:
-        """The container of an earlier `persisted`, with the kernel that runs in it. Raises GuestError when it does not answer."""
+        """The container of an earlier `persisted`, with the kernel that runs in it, or that has ended since.
+
+        Raises GuestError when it does not answer.
+        """
         ports = dict(persisted["ports"])
         supervisor = ports.pop("supervisor")
         container = cls(
             engine, persisted["name"], persisted["image"], Ports(ports, supervisor), persisted["token"], log
         )
+        container._running = True  # until we are told otherwise
         try:
-            container._running = await outcome(container._control.open(time.monotonic() + ANSWER), ANSWER + 1)
+            runs = await outcome(container._control.open(time.monotonic() + ANSWER), ANSWER + 1)
         except BaseException:
             container._control.close()
             raise
+        if not runs:
+            await container._told_of_end()
         return container
+
+    async def _told_of_end(self) -> None:
+        """The supervisor tells a new host how the last kernel ended; one that was never started ends here."""
+        try:
+            await outcome(self.ended, ANSWER)
+        except asyncio.TimeoutError:
+            self._set_ending(wire.Ending(), "No kernel runs in the container.", expected=True)
 
     async def _greeted(self, deadline: float) -> None:
         """Raises when the supervisor does not greet, as soon as the engine or the log says why."""
@@ -237,7 +221,7 @@ class KernelContainer:
 
     def _lose(self) -> None:
         self._gone.set_result(None)
-        reason = f"The container {self.name} is gone: it was removed, or its engine was stopped."
+        reason = f"The container {self.name} is lost: it was removed, its engine was stopped, or it does not answer any more."
         self._set_ending(wire.Ending(signal=9), reason, expected=self._ending_it)
 
     def _set_ending(self, ending: wire.Ending, reason: str, *, expected: bool) -> None:
@@ -267,9 +251,10 @@ class KernelContainer:
     async def start(self, start: Start, deadline: float) -> dict[str, Any]:
         """A kernel runs, its sockets are bound; what the supervisor knows of the image's Python is returned.
 
-        Raises KernelStartError, ImageError or GuestError; then no kernel runs, and the container is as it was, or lost.
+        Raises KernelStartError, ImageError or GuestError; the container is then good for nothing but its end.
         """
         self.ending, self.gone_reason, self.has_died, self.ended = None, "", False, unending()
+        self._running = True
         request = self._control.request(
             "start",
             connection={**start.connection, **start.curve},
@@ -279,13 +264,13 @@ class KernelContainer:
             extra_arguments=list(start.extra_arguments),
             returning=start.returning,
         )
-        self._running = True
         try:
             answer = await outcome(request, max(1.0, deadline - time.monotonic()))
         except BaseException as error:
             self._running = False
             raise await self._start_error(error) from error
-        return dict(answer.get("facts") or {})
+        facts = answer.get("facts")
+        return facts if isinstance(facts, dict) else {}
 
     async def _start_error(self, error: BaseException) -> BaseException:
         if isinstance(error, asyncio.TimeoutError):
@@ -323,7 +308,7 @@ class KernelContainer:
         except GuestError:
             pass
         except asyncio.TimeoutError:
-            await self.remove()
+            await self.discard()
 
     async def expect_end(self) -> None:
         """The kernel is about to end because it was asked to: that is no death to be told."""
@@ -334,21 +319,29 @@ class KernelContainer:
     # -- The container
 
     async def end(self) -> None:
-        """The container has ended, and the engine removes it. Says nothing if it is gone already."""
+        """The container has ended, and the engine removes it. What prevents that is in the log, and no reason to fail."""
         self._ending_it = True
         if self.is_usable:
             with contextlib.suppress(GuestError, asyncio.TimeoutError):
                 await outcome(self._control.ask_to_end(), ANSWER)
                 await outcome(self._gone, ANSWER)
-        if self.is_usable:
-            await self.remove()
-        self._control.close()
+                self._control.close()
+                return
+        # Its connection may be lost, and the container still run.
+        await self.discard()
 
     async def remove(self) -> None:
         """The engine says that the container is gone."""
         self._ending_it = True
         self._control.close()
         await finish(self.engine.remove(self.name))
+
+    async def discard(self) -> None:
+        """The container is removed, or the log says what prevented it: there is a worse error to tell."""
+        try:
+            await self.remove()
+        except ContainerKernelError as error:
+            self._log.warning("The container %s could not be removed, and ends by itself: %s", self.name, error)
 
 
 IMAGE_REMEDIES = {
@@ -381,7 +374,3 @@ async def _run(engine: Engine, request: ContainerRequest, ports: Ports | None, w
 def machine(architecture: str) -> str:
     """One spelling of an architecture: images say amd64 where `uname -m` says x86_64."""
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(architecture, architecture)
-
-
-def new_token() -> str:
-    return secrets.token_urlsafe(32)

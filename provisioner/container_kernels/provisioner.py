@@ -8,7 +8,8 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,16 +22,16 @@ from .config import SettingTraits, home, host_environment, read_spec
 from .control import outcome
 from .engines.protocol import Engine, EngineInfo
 from .environment import asked_for, kernel_environment
-from .errors import ImageError, KernelStartError, SpecError, WorkdirError
+from .errors import EngineUnavailable, ImageError, KernelStartError, SpecError, WorkdirError
 from .finish import finish
+from .guest import wire
 from .kernel_container import (
     KernelContainer,
-    Ports,
     Start,
     container_request,
     guest_settings,
-    new_token,
 )
+from .ports import Ports
 from .spec import Spec
 from .workdir import Workdir
 
@@ -50,6 +51,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._kernel_json = kwargs
         self._container: KernelContainer | None = None
         self._ports: Ports | None = None
+        self._wanted: Mapping[str, int] | None = None
         self._curve: dict[str, str] = {}
         self._has_process = False
         self._told = False  # whether the kernel's death was logged
@@ -129,6 +131,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
     async def cleanup(self, restart: bool = False) -> None:
         if not restart:
             await self._release()
+            self._ports = None
 
     async def _release(self) -> None:
         """No container is left. May be called at any time, and again."""
@@ -190,26 +193,40 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
     async def _new_container(self, spec: Spec) -> tuple[KernelContainer, float]:
         engine, info = await engines.choose(spec.engine, require_vm=spec.require_vm)
         self._mounts = workdir.plan(spec, cwd=self._cwd, root=self._root_directory(), home=home())
-        token = new_token()
         labels = {"kernel": safe_id(self.kernel_id), "owner": await owner.this_process()}
         request = container_request(spec, info, self._mounts, user=container_user(spec, info), labels=labels)
-        launch = {
-            "settings": guest_settings(spec, self._mounts, token),
-            "token": token,
-            "ports": self._ports,
-            "wanted": {name: getattr(self.parent, name, 0) for name in ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")} if self._ports is None else {},
-            "log": self.log,
-        }  # fmt: skip
-        deadline = time.monotonic() + spec.startup_timeout
+        settings = guest_settings(spec, self._mounts)
+
+        async def launched() -> tuple[KernelContainer, float]:
+            deadline = time.monotonic() + spec.startup_timeout
+            container = await KernelContainer.launch(
+                engine,
+                request,
+                settings,
+                ports=self._ports,
+                wanted=self._wanted_ports(),
+                deadline=deadline,
+                log=self.log,
+            )
+            return container, deadline
+
         try:
-            container = await KernelContainer.launch(engine, request, deadline=deadline, **launch)
+            container, deadline = await launched()
         except ImageError:
             if not await self._pulled(engine, spec.image):
                 raise
-            deadline = time.monotonic() + spec.startup_timeout
-            container = await KernelContainer.launch(engine, request, deadline=deadline, **launch)
+            container, deadline = await launched()
+        except EngineUnavailable:
+            engines.forget()  # it worked before: the next start looks again
+            raise
         self._ports = container.ports
         return container, deadline
+
+    def _wanted_ports(self) -> Mapping[str, int]:
+        """Those that the manager was made with, and not those that it has from us."""
+        if self._wanted is None:
+            self._wanted = {name: getattr(self.parent, name, 0) for name in wire.KERNEL_PORTS}
+        return self._wanted
 
     async def _pulled(self, engine: Engine, image: str) -> bool:
         """True when the image was missing, and is there now. What is ours is built, not pulled."""
@@ -288,20 +305,30 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         return workdir.host_path(self._mounts.mounts, path, self._mounts.cwd)
 
     async def get_provisioner_info(self) -> dict[str, Any]:
+        """JSON-like values, with the keys of the kernel and of its container: keep them private."""
         info = await super().get_provisioner_info()
-        if self._container is not None:
-            info["container"] = self._container.persisted()
-        return info
+        connection_info = {**info["connection_info"], "key": self._key()}
+        if self._container is None or self._mounts is None:
+            return {**info, "connection_info": connection_info}
+        return {
+            **info,
+            "connection_info": connection_info,
+            "container": self._container.persisted(),
+            "workdir": asdict(self._mounts),
+        }
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
         """The container that another process has persisted is ours now, with its kernel; GuestError when it does not answer."""
-        await super().load_provisioner_info(provisioner_info)
+        connection_info = provisioner_info["connection_info"]
+        key = str(connection_info["key"]).encode()
+        await super().load_provisioner_info({**provisioner_info, "connection_info": {**connection_info, "key": key}})
         persisted = provisioner_info.get("container")
         if persisted is None:
             return
         await self._release()
         self._container = await KernelContainer.attach(engines.ENGINES[persisted["engine"]], persisted, log=self.log)
         self._ports = self._container.ports
+        self._mounts = Workdir.from_persisted(provisioner_info["workdir"])
         self._has_process = True
 
 

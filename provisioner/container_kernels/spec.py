@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
@@ -16,6 +17,10 @@ from .errors import SpecError
 from .quantities import size
 
 ENV_PREFIX = "CONTAINER_KERNELS_"
+NO_SETTINGS = {
+    "CONTAINER_KERNELS_GUEST",
+    "CONTAINER_KERNELS_TEST_ENGINES",
+}  # of the same prefix: the guest's, and the tests'
 
 WorkdirPolicy = Literal["auto", "root", "notebook", "none"]
 
@@ -82,6 +87,18 @@ def parse(kernel_json: Mapping[str, Any], traits: Mapping[str, Any], environ: Ma
     return Spec(**values)
 
 
+def mistyped(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none. It may be a later release's: that is no error."""
+    known = {ENV_PREFIX + name.upper() for name in FIELDS}
+    strange = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known | NO_SETTINGS)
+    return [f"{name} is not a setting of container-kernels. {_did_you_mean(name, known)}".strip() for name in strange]
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name).removeprefix(ENV_PREFIX).lower(), FIELDS, n=1)
+    return next((f"Did you mean {each}? " for each in known if each.removeprefix(ENV_PREFIX).lower() in near), "")
+
+
 def _from_text(setting: Field, text: str) -> Any:
     try:
         return setting.from_text(text)
@@ -93,7 +110,7 @@ def _field(name: str) -> Field:
     if name not in FIELDS:
         raise SpecError(
             f"kernel.json: {name!r} is not a setting of container-kernels.",
-            hint=f"Allowed in metadata.kernel_provisioner.config: {', '.join(FIELDS)}.",
+            hint=f"{_did_you_mean(name, FIELDS)}Allowed in metadata.kernel_provisioner.config: {', '.join(FIELDS)}.",
         )
     return FIELDS[name]
 

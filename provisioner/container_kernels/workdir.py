@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .engines.protocol import Mount
 from .errors import WorkdirError
 from .spec import Spec, WorkdirPolicy
 
-# A mount on these would hide the image's own.
-SYSTEM = tuple(
+# Mounted, these would show the host's system, or everybody's files, or hide the image's own.
+NEVER = frozenset(map(Path, ("/", "/home", "/opt", "/run", "/srv", "/Users", "/var")))
+NEVER_BELOW = tuple(
     Path(path)
-    for path in ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/opt", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
+    for path in (
+        "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr",
+        "/opt/venv", "/opt/container-kernels",
+    )
 )  # fmt: skip
-NEVER_BELOW = (Path("/dev"), Path("/proc"), Path("/sys"))
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,11 @@ class Workdir:
 
     mounts: tuple[Mount, ...]
     cwd: str | None
+
+    @classmethod
+    def from_persisted(cls, persisted: Mapping[str, Any]) -> Workdir:
+        """From what `dataclasses.asdict` gave."""
+        return cls(tuple(Mount(**mount) for mount in persisted["mounts"]), persisted["cwd"])
 
 
 def plan(spec: Spec, *, cwd: str, root: str | None, home: str) -> Workdir:
@@ -63,11 +73,15 @@ def _refusal(directory: str, home: str) -> str:
     """Why a directory is not mounted unless it is asked for by its name; empty where nothing speaks against it."""
     real = Path(os.path.realpath(directory))
     for path in (Path(directory), real):
-        if path in SYSTEM or any(_within(str(path), str(system)) for system in NEVER_BELOW):
+        if _is_system(path):
             return "it is part of the system"
     if _within(os.path.realpath(home), str(real)):
         return "it is the home directory, or holds it"
     return ""
+
+
+def _is_system(path: Path) -> bool:
+    return path in NEVER or any(path.is_relative_to(system) for system in NEVER_BELOW)
 
 
 def _usable(cwd: str) -> None:
@@ -102,7 +116,7 @@ def _expanded(mount: Mount, home: str) -> Mount:
     if not Path(source).exists():
         raise WorkdirError(f"mounts: {source} does not exist.", hint="Create it, or take it out of `mounts`.")
     target = "/" + os.path.normpath(target).lstrip("/")
-    if Path(target) in SYSTEM or any(_within(target, str(system)) for system in NEVER_BELOW):
+    if _is_system(Path(target)):
         raise WorkdirError(f"mounts: nothing may be mounted on {target}.", hint="Give the mount another `target`.")
     return Mount(os.path.realpath(source), target, mount.read_only)
 

@@ -145,6 +145,13 @@ def test_stop_removes_nothing_where_a_name_is_wrong(add_container: Add, memory: 
     assert list(memory.containers) == ["container-kernels-a"]
 
 
+def test_an_empty_name_is_none(add_container: Add, memory: MemoryEngine) -> None:
+    """Also where a container is no kernel's, such as one that a command is run in."""
+    add_container("container-kernels-a", "")
+    assert main(["stop", ""]) == 1
+    assert list(memory.containers) == ["container-kernels-a"]
+
+
 def test_a_container_named_twice_is_stopped_once(
     add_container: Add, memory: MemoryEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:

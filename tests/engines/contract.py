@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -21,21 +21,28 @@ from typing import Protocol
 
 import pytest
 
-from container_kernels.engines import ENGINES
+from container_kernels import owner
+from container_kernels.engines import ENGINES, docker
 from container_kernels.engines.memory import MemoryEngine
-from container_kernels.engines.protocol import LABEL, ContainerRequest, ContainerState, Engine, Mount, Port
-from container_kernels.errors import EngineError, ImageError, PortTaken, WorkdirError
+from container_kernels.engines.protocol import LABEL, OWNER_LABEL, ContainerRequest, ContainerState, Engine, Mount, Port
+from container_kernels.errors import CommandTimeout, EngineError, ImageError, PortTaken, WorkdirError
 
 IMAGE = "container-kernels/python"
 MEMORY = 64 << 20
 PATIENCE = 20.0  # seconds: far more than an engine takes
+SKEW = timedelta(minutes=20)  # an engine's clock, in a VM that has slept, against ours; a wrong time zone is more
 
-# PID 1 of the tests: prints its arguments and waits for SIGTERM.
+# PID 1 of the tests: minds SIGTERM, then prints its arguments, and waits.
 PRINT = "import sys\nfor word in sys.argv[1:]: print(word, flush=True)\n"
-WAIT = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\nwhile True: signal.pause()\n"
+OBEY = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
+WAIT = f"{OBEY}while True: signal.pause()\n"
+# One that does not mind SIGTERM, which an engine's command passes on when it is ended.
+DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()\n"
 # Started behind it, by the real engines' subjects, to look around.
 LOOK = """import json, os
-print(json.dumps({"environment": dict(os.environ), "user": f"{os.getuid()}:{os.getgid()}", "cwd": os.getcwd()}))
+(line,) = [line for line in open("/proc/1/status") if line.startswith("Groups:")]
+seen = {"environment": dict(os.environ), "user": f"{os.getuid()}:{os.getgid()}", "cwd": os.getcwd()}
+print(json.dumps({**seen, "groups": [int(group) for group in line.split()[1:]]}))
 """
 TRY = "import sys\ntry: open(sys.argv[1] + '/made', 'x')\nexcept OSError as error: print(error.errno)\nelse: print(0)\n"
 
@@ -47,6 +54,7 @@ class Seen:
     environment: Mapping[str, str]
     user: str
     cwd: str
+    groups: Sequence[int]  # of PID 1, beside its own
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class MemorySubject:
 
     def look(self, name: str) -> Seen:
         request = self._request(name)
-        return Seen(request.environment, request.user or "0:0", "/")
+        return Seen(request.environment, request.user or "0:0", "/", request.groups)
 
     def limits(self, name: str) -> Limits:
         request = self._request(name)
@@ -211,7 +219,7 @@ class EngineContract:
         return ContainerRequest(
             name=names[0],
             image=IMAGE,
-            command=("python3", "-c", PRINT + WAIT),
+            command=("python3", "-c", OBEY + PRINT + WAIT),
             cpus=0.5,
             memory=MEMORY,
             pids=40,
@@ -228,14 +236,13 @@ class EngineContract:
         assert info.isolation in ("container", "vm")
 
     async def test_it_runs_and_inspects(self, subject: Subject, request_for: ContainerRequest) -> None:
-        earliest = datetime.now(timezone.utc) - timedelta(seconds=2)
         await subject.engine.run(request_for)
         state = await subject.engine.inspect(request_for.name)
         assert state is not None
         assert (state.name, state.running, state.status, state.exit_code) == (request_for.name, True, "running", None)
         assert IMAGE in state.image
         assert request_for.labels.items() <= state.labels.items()
-        assert earliest <= state.created <= datetime.now(timezone.utc) + timedelta(seconds=2)
+        assert abs(state.created - datetime.now(timezone.utc)) < SKEW
 
     async def test_a_container_that_is_unknown(self, subject: Subject) -> None:
         name = f"contract-{uuid.uuid4().hex}"
@@ -259,8 +266,7 @@ class EngineContract:
         await subject.engine.remove(request_for.name)
 
     async def test_a_pid_1_that_does_not_obey_is_killed(self, subject: Subject, request_for: ContainerRequest) -> None:
-        deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()"
-        await subject.engine.run(replace(request_for, command=("python3", "-c", deaf)))
+        await subject.engine.run(replace(request_for, command=("python3", "-c", DEAF)))
         await subject.engine.remove(request_for.name)
         assert await subject.engine.inspect(request_for.name) is None
 
@@ -292,7 +298,7 @@ class EngineContract:
         assert info is not None
         assert info.reference == IMAGE
         assert info.id
-        assert info.created <= datetime.now(timezone.utc)
+        assert info.created < datetime.now(timezone.utc) + SKEW
         assert await subject.engine.image("container-kernels/there-is-none") is None
 
     async def test_the_output_of_a_command(self, subject: Subject) -> None:
@@ -316,6 +322,10 @@ class EngineContract:
     async def test_user_passes(self, subject: Subject, request_for: ContainerRequest) -> None:
         await subject.engine.run(replace(request_for, user="12345:54321"))
         assert subject.look(request_for.name).user == "12345:54321"
+
+    async def test_further_groups_pass(self, subject: Subject, request_for: ContainerRequest) -> None:
+        await subject.engine.run(replace(request_for, user="12345:54321", groups=(23456, 34567)))
+        assert {23456, 34567} <= set(subject.look(request_for.name).groups)
 
     async def test_mounts(self, subject: Subject, request_for: ContainerRequest, tmp_path: Path) -> None:
         names = ("plain", "with space", 'commas, "quotes" and: colons', "größe=1", "two\nlines")
@@ -379,6 +389,11 @@ class EngineContract:
         assert "in use" in str(raised.value)
         assert await self._runs(subject, request_for.name)  # the first is none of the second's business
 
+    async def test_time_is_over(self, subject: Subject, request_for: ContainerRequest) -> None:
+        with pytest.raises(CommandTimeout):
+            await subject.engine.run(request_for, timeout=0)
+        await self._nothing_left(subject, request_for)
+
     async def test_more_cpus_than_there_are(self, subject: Subject, request_for: ContainerRequest) -> None:
         many = replace(request_for, cpus=4096)
         if subject.refuses_many_cpus:
@@ -404,6 +419,46 @@ class EngineContract:
 
 class CommandContract:
     """What only an engine that runs something can keep."""
+
+    @pytest.mark.parametrize("seconds", [0.05, 0.15, 0.25, 0.35, 0.5])
+    async def test_a_run_that_is_ended_half_way(
+        self, subject: Subject, request_for: ContainerRequest, seconds: float
+    ) -> None:
+        """Wherever it is met. On a quick machine the later ones are done in time."""
+        try:
+            await subject.engine.run(request_for, timeout=seconds)
+        except CommandTimeout:
+            state = await subject.engine.inspect(request_for.name)
+            assert state is None, state
+            assert request_for.name not in [state.name for state in await subject.engine.list()]
+
+    async def test_a_command_that_prints_nothing_for_too_long(
+        self, subject: Subject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(docker, "RUNNING", 3.0)
+        task = asyncio.create_task(subject.engine.output(IMAGE, ["python3", "-c", DEAF]))
+        assert await self._throw_away(subject, wanted=True)  # `ps` and `gc` know whose it is
+        with pytest.raises(CommandTimeout):
+            await task
+        assert not await self._throw_away(subject, wanted=False)
+
+    async def test_a_command_whose_output_nobody_waits_for(self, subject: Subject) -> None:
+        task = asyncio.create_task(subject.engine.output(IMAGE, ["python3", "-c", DEAF]))
+        assert await self._throw_away(subject, wanted=True)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not await self._throw_away(subject, wanted=False)
+
+    async def _throw_away(self, subject: Subject, *, wanted: bool) -> list[ContainerState]:
+        """This process's containers, once there are some, or none, or when time is over."""
+        ours = await owner.this_process()
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            found = [state for state in await subject.engine.list() if state.labels.get(OWNER_LABEL) == ours]
+            if bool(found) == wanted or time.monotonic() > deadline:
+                return found
+            await asyncio.sleep(0.05)
 
     async def test_both_streams_are_in_the_log(self, subject: Subject, request_for: ContainerRequest) -> None:
         code = "import sys; print('out', flush=True); print('err', file=sys.stderr, flush=True)\n" + WAIT

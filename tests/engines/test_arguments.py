@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from container_kernels.engines import docker
+from container_kernels.engines import docker, podman
 from container_kernels.engines.docker import Docker, container_state, instant, mount_argument, read_usage, run_arguments
 from container_kernels.engines.podman import Podman
 from container_kernels.engines.protocol import ContainerRequest, Mount, Port
@@ -54,6 +54,7 @@ def test_everything() -> None:
     request = replace(
         REQUEST,
         user="1000:1000",
+        groups=(27, 2000),
         mounts=(Mount("/home/ada/work", "/home/ada/work"), Mount("/data", "/data", read_only=True)),
         ports=(Port(40001, 61801), Port(40002, 61802)),
         environment={"A": "1", "B": "x=y, 'z'\n"},
@@ -73,7 +74,7 @@ def test_everything() -> None:
         "import this",
     ]
     assert arguments[arguments.index("--user") :] == [
-        "--user", "1000:1000",
+        "--user", "1000:1000", "--group-add", "27", "--group-add", "2000",
         "--mount", "type=bind,source=/home/ada/work,target=/home/ada/work",
         "--mount", "type=bind,source=/data,target=/data,readonly",
         "--publish", "127.0.0.1:40001:61801", "--publish", "127.0.0.1:40002:61802",
@@ -193,7 +194,7 @@ DOCKER_INFO: Mapping[str, Any] = {
         ({}, False, False, "Debian GNU/Linux 12 (bookworm)"),
         ({"SecurityOptions": None}, False, False, "Debian GNU/Linux 12 (bookworm)"),
         ({"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"]}, True, True, "Debian GNU/Linux 12 (bookworm), rootless"),
-        ({"SecurityOptions": ["name=apparmor", "name=userns"]}, False, True, "Debian GNU/Linux 12 (bookworm)"),
+        ({"SecurityOptions": ["name=apparmor", "name=userns"]}, False, False, "Debian GNU/Linux 12 (bookworm)"),
         ({"OperatingSystem": "Docker Desktop", "Architecture": "aarch64"}, False, True, "Docker Desktop"),
     ],
 )  # fmt: skip
@@ -202,6 +203,20 @@ def test_dockers_info(changes: Mapping[str, Any], rootless: bool, keeps_owner: b
     assert (info.engine, info.version, info.isolation, info.cpus) == ("docker", "20.10.24+dfsg1", "container", 2)
     assert (info.rootless, info.keeps_owner, info.description) == (rootless, keeps_owner, description)
     assert info.architecture == changes.get("Architecture", "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, ()),
+        ({"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}, ("--userns", "host")),
+        ({"SecurityOptions": ["name=rootless"]}, ()),
+        ({"OperatingSystem": "Docker Desktop", "SecurityOptions": ["name=userns"]}, ()),
+    ],
+)
+def test_a_daemon_that_remaps_users_is_told_not_to(changes: Mapping[str, Any], options: tuple[str, ...]) -> None:
+    """Else `--user uid:gid` would be a subordinate uid on the host, and could write none of the caller's files."""
+    assert Docker()._info({**DOCKER_INFO, **changes}).user_options == options
 
 
 PODMAN_HOST: Mapping[str, Any] = {
@@ -219,7 +234,7 @@ PODMAN_HOST: Mapping[str, Any] = {
     [
         ({}, False, False, "x86_64", "debian"),
         ({"security": {"rootless": True}}, True, True, "x86_64", "debian, rootless"),
-        ({"serviceIsRemote": True, "arch": "arm64", "distribution": {"distribution": "fedora", "variant": "coreos"}}, False, True, "aarch64", "fedora"),
+        ({"serviceIsRemote": True, "arch": "arm64", "distribution": {"distribution": "fedora", "variant": "coreos"}}, False, False, "aarch64", "fedora"),
         ({"distribution": None, "arch": "riscv64"}, False, False, "riscv64", "linux"),
     ],
 )  # fmt: skip
@@ -230,6 +245,14 @@ def test_podmans_info(
     assert (info.engine, info.version, info.isolation, info.cpus) == ("podman", "4.3.1", "container", 2)
     assert (info.rootless, info.keeps_owner) == (rootless, keeps_owner)
     assert (info.architecture, info.description) == (architecture, description)
+
+
+@pytest.mark.parametrize("on_a_mac", [True, False])
+def test_a_remote_podman_keeps_owners_on_a_mac_only(monkeypatch: pytest.MonkeyPatch, on_a_mac: bool) -> None:
+    """On Linux it may be this machine's own rootful service."""
+    monkeypatch.setattr(podman, "ON_A_MAC", on_a_mac)
+    info = Podman()._info({"host": {**PODMAN_HOST, "serviceIsRemote": True}, "version": {"Version": "5.2.0"}})
+    assert info.keeps_owner is on_a_mac
 
 
 def test_an_image_of_docker() -> None:

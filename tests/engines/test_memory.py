@@ -9,7 +9,7 @@ import pytest
 
 from container_kernels.engines.memory import Clock, MemoryEngine
 from container_kernels.engines.protocol import LABEL, ContainerRequest, Mount
-from container_kernels.errors import BuildError, EngineError, EngineUnavailable, ImageError, PortTaken
+from container_kernels.errors import BuildError, CommandTimeout, EngineError, EngineUnavailable, ImageError, PortTaken
 
 REQUEST = ContainerRequest(
     name="kernel-1",
@@ -54,6 +54,12 @@ async def test_one_call_fails_and_changes_nothing(engine: MemoryEngine) -> None:
         await engine.run(REQUEST)
     assert await engine.list() == []
     await engine.run(REQUEST)
+
+
+async def test_a_run_without_time_changes_nothing(engine: MemoryEngine) -> None:
+    with pytest.raises(CommandTimeout):
+        await engine.run(REQUEST, timeout=0)
+    assert engine.containers == {}
 
 
 async def test_stopped_it_does_nothing(engine: MemoryEngine) -> None:

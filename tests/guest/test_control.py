@@ -145,13 +145,21 @@ def test_the_token_is_not_shown_before_the_greeting(supervisor: Supervisor, host
         visit.socket.recv(1)
 
 
-def test_a_supervisor_that_listens_late() -> None:
+def test_a_supervisor_that_listens_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, attempts = socket.create_connection, threading.Semaphore(0)
+
+    def counted(*arguments: Any) -> socket.socket:
+        attempts.release()
+        return connect(*arguments)
+
+    monkeypatch.setattr(socket, "create_connection", counted)
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port: int = reserved.getsockname()[1]
     host = Host(port, logging.getLogger("test"))
     welcome = host.open()
-    time.sleep(3 * control.RETRY)  # some attempts are refused; that is all that happens
+    # Some attempts are refused; that is all that happens.
+    assert all(attempts.acquire(timeout=PATIENCE) for _ in range(3))
     assert not welcome.done()
     supervisor = Supervisor(port)
     try:

@@ -22,12 +22,14 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from container_kernels.engines.docker import run_arguments
 from container_kernels.engines.protocol import ContainerRequest, Mount
 from container_kernels.guest import wire
-from container_kernels.kernel_container import BOOT, GUEST_MOUNT, HOST, Ports
+from container_kernels.kernel_container import BOOT, GUEST_MOUNT
+from container_kernels.ports import HOST, Ports
 
 from ..conftest import eventually
 from ..conftest import tested_engines as engines_here
 
 IMAGE = "container-kernels/python"
+DATA_IMAGE = "container-kernels/data"
 TOKEN = "the token of the tests"
 PATIENCE = 30.0  # seconds until a test gives up
 KEY = "the key"
@@ -39,9 +41,12 @@ SETTINGS = {
     "lease_grace": 120.0,
     "idle_grace": 120.0,
     "scratch": "/tmp",
+    "umask": 0o022,
     "preload": [],
     "template": True,
 }
+
+PRIVATE = f"/tmp/.container-kernels-{wire.digest(TOKEN)[:16]}"
 
 # Run in the container, beside the supervisor.
 PROCESSES = """
@@ -217,7 +222,7 @@ StartGuest = Callable[..., Guest]
 
 
 def start_guest(
-    prelude: str = "", *, engine_args: Sequence[str] = (), mounts: Sequence[Mount] = (), memory: int = 512 << 20,
+    prelude: str = "", *, image: str = IMAGE, engine_args: Sequence[str] = (), mounts: Sequence[Mount] = (), memory: int = 512 << 20,
     user: str | None = None, environment: Mapping[str, str] | None = None, **settings: Any,
 ) -> Guest:  # fmt: skip
     """A container that is begun. `prelude` is code that runs before the guest's own, to shorten its times or spoil its Python."""
@@ -227,7 +232,7 @@ def start_guest(
         ports = Ports.choose()
         request = ContainerRequest(
             name=f"guest-test-{uuid.uuid4().hex[:12]}",
-            image=IMAGE,
+            image=image,
             command=("python3", "-c", code),
             cpus=1.0,
             memory=memory,
@@ -596,6 +601,98 @@ def test_zombies_are_reaped(guest: Guest) -> None:
     assert "Z" not in states
 
 
+def test_a_pid_that_is_reaped_is_not_signalled(begin: StartGuest) -> None:
+    """It may be another process's by now."""
+    told = "def told(*words): os.write(2, f'os.kill{words}\\n'.encode()); kill(*words)\nos.kill = told"
+    guest = begin(f"import os; kill = os.kill\n{told}")
+    host = guest.claim()
+    pid = host.start()["pid"]
+    host.ask("kill")
+    assert host.event()["signal"] == 9
+    assert f"os.kill({pid}" not in guest.log()
+
+
+# -- When no process is left
+
+# Fails the template's own fork, or the one of the process between it and the kernel, while /full/yes is there.
+FULL = """import errno, os; fork = os.fork
+def full():
+    between = os.getppid() != 1
+    if os.getpid() != 1 and os.path.exists("/full/yes") and between is {between}: raise OSError(errno.EAGAIN, "full")
+    return fork()
+os.fork = full
+"""
+NO_PROCESS = {
+    "kind": "no-process",
+    "message": "The container has no process left: its limit is reached (`pids`).",
+}
+# Takes every process that there is, also those that become free, until it is told to stop.
+HOARDER = """
+import os, signal, time
+children = []
+while not os.path.exists("/full/enough"):
+    try:
+        pid = os.fork()
+    except OSError:
+        open("/full/hoarded", "w").close()
+        time.sleep(0.005)
+        continue
+    if not pid:
+        signal.pause()
+    children.append(pid)
+for child in children: os.kill(child, 9); os.waitpid(child, 0)
+"""
+HOARD = f"""
+import os, subprocess, time
+subprocess.Popen(["python3", "-c", {HOARDER!r}], start_new_session=True)
+while not os.path.exists("/full/hoarded"): time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_a_kernel_that_cannot_be_forked(begin: StartGuest, tmp_path: Path, between: bool) -> None:
+    guest = begin(FULL.format(between=between), mounts=[Mount(str(tmp_path), "/full")])
+    host = guest.claim()
+    (tmp_path / "yes").touch()
+    for _ in range(2):
+        assert host.start()["error"] == NO_PROCESS
+    (tmp_path / "yes").unlink()
+    assert "pid" in host.start()
+    assert "Traceback" not in guest.log()
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_last_words_that_cannot_be_forked(begin: StartGuest, tmp_path: Path, between: bool) -> None:
+    prelude = "import container_kernels_guest.supervisor as s; s.LAST_WORDS = 600"
+    guest = begin(f"{FULL.format(between=between)}{prelude}", mounts=[Mount(str(tmp_path), "/full")])
+    host = guest.claim()
+    host.start()
+    is_running(guest.client(), "import os, time\nwhile not os.path.exists('/full/yes'): time.sleep(0.01)\nos._exit(3)")
+    (tmp_path / "yes").touch()
+    assert host.event()["exit_code"] == 3
+    assert "the template had died" not in guest.log()
+
+
+@pytest.mark.parametrize("argv", [[], IPYKERNEL])
+def test_the_containers_processes_are_used_up(begin: StartGuest, tmp_path: Path, argv: list[str]) -> None:
+    guest = begin(mounts=[Mount(str(tmp_path), "/full")])
+    host = guest.claim()
+    host.start()
+    assert execute(guest.client(), HOARD)["status"] == "ok"
+    host.ask("kill")
+
+    def start() -> wire.Message:
+        """Until what the kernel left is used up, too, one may start, or begin to."""
+        answer = host.start(argv=argv)
+        host.ask("kill")
+        return answer
+
+    seen = eventually(start, lambda answer: answer.get("error") == NO_PROCESS, timeout=PATIENCE)
+    assert seen.get("error") == NO_PROCESS
+    (tmp_path / "enough").touch()
+    assert "pid" in eventually(lambda: host.start(argv=argv), lambda answer: "pid" in answer, timeout=PATIENCE)
+
+
 # -- The template
 
 
@@ -670,6 +767,26 @@ def test_a_preloaded_module_that_ends_the_process(begin: StartGuest, tmp_path: P
     eventually(guest.log, lambda log: "Python dies while it imports" in log, timeout=PATIENCE)
     assert "preload" in host.start()["error"]["message"]
     assert guest.log().count("the template has died") <= 3
+
+
+def test_a_version_that_is_a_pre_release(begin: StartGuest) -> None:
+    answer = begin("import ipykernel; ipykernel.__version__ = '8.0b1'").claim().start()
+    assert answer["facts"]["ipykernel"] == "8.0b1"
+
+
+def test_no_two_kernels_draw_the_same_numbers(begin: StartGuest) -> None:
+    guest = begin(image=DATA_IMAGE, preload=["numpy", "numpy.random"])
+    host = guest.claim()
+    drawn = set()
+    for _ in range(2):
+        host.start()
+        client = guest.client()
+        assert value(client, "'numpy.random' in __import__('sys').modules") == "True"  # loaded by the template
+        drawn.add(value(client, "float(__import__('numpy').random.rand())"))
+        client.stop_channels()
+        host.ask("kill")
+        host.event()
+    assert len(drawn) == 2
 
 
 @pytest.mark.parametrize(
@@ -785,6 +902,33 @@ def test_a_root_that_is_read_only_and_any_user(begin: StartGuest, user: str | No
         "import os, pathlib; home = pathlib.Path.home(); (home / 'made').touch(); assert os.access(home, os.W_OK)",
     )
     assert reply["status"] == "ok", reply
+
+
+def test_keys_are_not_written_where_a_person_may_look(begin: StartGuest, tmp_path: Path) -> None:
+    guest = begin(mounts=[Mount(str(tmp_path), "/tmp/container-kernels")])
+    host = guest.claim()
+    host.start()
+    assert value(guest.client(), "str(__import__('pathlib').Path.home())") == repr(f"{PRIVATE}/home")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_private_directory_that_is_somebody_elses(begin: StartGuest, tmp_path: Path) -> None:
+    guest = begin(mounts=[Mount(str(tmp_path), PRIVATE)], template=False)
+    log = eventually(guest.log, lambda log: "container-kernels: cannot start" in log, timeout=PATIENCE)
+    assert "container-kernels: cannot start: FileExistsError" in log
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("umask", "made"), [(0o077, 0o600), (0, 0o666)])
+@pytest.mark.parametrize("argv", [[], IPYKERNEL])
+def test_the_hosts_umask_is_the_kernels(begin: StartGuest, umask: int, made: int, argv: list[str]) -> None:
+    guest = begin(umask=umask)
+    host = guest.claim()
+    host.start(argv=argv)
+    client = guest.client()
+    assert value(client, "open('/tmp/made', 'w').close()") == "None"
+    modes = f"[__import__('os').stat(path).st_mode & 0o777 for path in ('/tmp/made', '{PRIVATE}', '{PRIVATE}/connection.json')]"
+    assert value(client, modes) == str([made, 0o700, 0o600])
 
 
 def test_a_scratch_that_cannot_be_written_is_told_in_the_log(begin: StartGuest) -> None:

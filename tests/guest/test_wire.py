@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -29,6 +30,16 @@ def test_messages_come_in_pieces() -> None:
     data = wire.encode({"a": 1}) + wire.encode({"b": 2})
     assert [message for n in range(len(data)) for message in decoder.feed(data[n : n + 1])] == [{"a": 1}, {"b": 2}]
     assert decoder.feed(b"") == []
+
+
+def test_many_small_pieces_take_no_more_time_than_few() -> None:
+    message = {"text": "x" * (2 << 20)}
+    data, decoder, messages = wire.encode(message), Decoder(), []
+    begun = time.process_time()
+    for n in range(0, len(data), 16):
+        messages += decoder.feed(data[n : n + 16])
+        assert time.process_time() - begun < 10
+    assert messages == [message]
 
 
 def test_as_long_as_allowed() -> None:

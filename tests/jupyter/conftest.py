@@ -23,9 +23,12 @@ from urllib.parse import quote
 import pytest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from container_kernels.ports import Ports
+
 from ..conftest import EngineUnderTest, eventually, eventually_async
 
 PROGRAM_TIMEOUT = 60.0
+EXTENSIONS_OFF = dict.fromkeys(("jupyterlab", "jupyter_lsp", "jupyter_server_terminals", "notebook_shim"), False)
 
 
 @pytest.fixture(autouse=True)
@@ -285,21 +288,24 @@ class Server:
 
 @pytest.fixture
 def start_server(start_program: Callable[..., Program], tmp_path: Path) -> Callable[..., Server]:
-    """Starts servers of an own root directory; they are ended afterwards."""
+    """Starts `jupyter server`, or another application, with a root directory of its own; it is ended afterwards."""
 
-    def start(*arguments: str, root: Path | None = None) -> Server:
-        root = root or tmp_path / "root"
-        root.mkdir(exist_ok=True)
+    def start(*arguments: str, application: str = "server") -> Server:
+        root = tmp_path / "root"
+        root.mkdir()
+        if application == "server":
+            # It starts sooner without what the environment has put into it.
+            arguments += (f"--ServerApp.jpserver_extensions={EXTENSIONS_OFF}",)
         token = uuid.uuid4().hex
+        port = Ports.choose().supervisor  # of which it is known that connections arrive
         program = start_program(
-            "server", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0",
+            application, "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
             f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}", *arguments, cwd=root,
         )  # fmt: skip
         told = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / f"jpserver-{program.process.pid}.json"
         eventually(lambda: told.exists() or program.process.poll() is not None, bool, timeout=PROGRAM_TIMEOUT)
         assert told.exists(), program.output
-        port = eventually(lambda: _port(told), bool)
-        server = Server(program, root, f"http://127.0.0.1:{port}", token)
+        server = Server(program, root, f"http://127.0.0.1:{eventually(lambda: _port(told), bool)}", token)
         assert eventually(lambda: _answers(server), bool, timeout=PROGRAM_TIMEOUT), program.output
         return server
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from jupyter_client.session import Session
 from jupyter_core.utils import ensure_event_loop
 
 from container_kernels import command
+from container_kernels.errors import GuestError
 from container_kernels.kernel_container import KernelContainer
 from container_kernels.provisioner import ContainerProvisioner
 
@@ -290,8 +292,8 @@ async def test_the_connection_is_complete(kernel: RunningKernel) -> None:
     assert {name: written[name] for name in ports} == {name: info[name] for name in ports}
 
 
-async def test_the_kernels_place_in_its_container(kernel: RunningKernel) -> None:
-    """PID 1 is not the kernel, which leads a session; it listens on all interfaces, and needs no parent of its own."""
+async def test_the_kernels_place_in_its_container(kernel: RunningKernel, engine: EngineUnderTest) -> None:
+    """PID 1 is not the kernel, which leads a session; it listens on all interfaces, and has no notes to make on its parent."""
     assert (
         await kernel.run("import os; print(os.getpid() != 1, os.getsid(0) == os.getpid() == os.getpgid(0))")
         == "True True"
@@ -299,6 +301,7 @@ async def test_the_kernels_place_in_its_container(kernel: RunningKernel) -> None
     listening = "rows = [row.split() for row in open('/proc/net/tcp').readlines()[1:]]\n"
     listening += "print(sorted(int(row[1][9:], 16) for row in rows if row[3] == '0A' and row[1].startswith('0' * 8)))"
     assert json.loads(await kernel.run(listening)) == [61801, 61802, 61803, 61804, 61805, 61806]
+    assert "NOTE" not in engine.run("logs", engine.the_container())
 
 
 # -- Encryption
@@ -429,10 +432,17 @@ async def test_an_end_and_what_comes_after(now: bool, kernel: RunningKernel, eng
 
 
 async def test_a_container_that_is_gone(kernel: RunningKernel, engine: EngineUnderTest) -> None:
-    """Wishes to what does not exist are no errors; `wait` ends the kernel's life."""
-    engine.run("rm", "--force", engine.the_container())
+    """Wishes to what does not exist are no errors, known to be gone or not yet; `wait` ends the kernel's life."""
     provisioner = kernel.provisioner
-    await provisioner.send_signal(signal.SIGINT)
+    lost: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    lost.set_exception(GuestError("The container does not answer any more."))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provisioner._container._control, "request", lambda *_, **__: lost)
+        await provisioner.send_signal(signal.SIGINT)
+        await provisioner.terminate()
+        await provisioner.kill()
+        assert await provisioner.poll() is None
+    engine.run("rm", "--force", engine.the_container())
     assert (
         await eventually_async(lambda: provisioner._container.poll(), lambda code: code is not None) == -signal.SIGKILL
     )
@@ -460,7 +470,7 @@ async def test_what_a_restart_keeps(kernel: RunningKernel, engine: EngineUnderTe
     assert await provisioner.poll() == -signal.SIGKILL  # known at once
     await provisioner.wait()
     await provisioner.cleanup(restart=True)
-    assert engine.containers() == [container]
+    assert engine.run("exec", container, "echo", "it runs").strip() == "it runs"
     for _ in range(2):
         await provisioner.cleanup(restart=False)
     assert await none_left_async(engine)

@@ -10,9 +10,12 @@ import pytest
 from ..conftest import EngineUnderTest, eventually_async
 from .conftest import Server, none_left
 
+LOOKS_OFTEN = "--KernelRestarter.time_to_dead=0.5"  # seconds between two looks at each kernel
 
-async def test_a_notebooks_day(server: Server, engine: EngineUnderTest) -> None:
-    """Listed, started, a cell, an interrupt, a restart in the same container, a shutdown that leaves nothing."""
+
+async def test_a_notebooks_day(start_server: Callable[..., Server], engine: EngineUnderTest) -> None:
+    """In JupyterLab: listed, started, a cell, an interrupt, a restart in the same container, a shutdown that leaves nothing."""
+    server = start_server(application="lab")
     specs = (await server.get("/api/kernelspecs"))["kernelspecs"]
     assert {"container-python", "container-data"} <= set(specs)
     session = await server.start_session()
@@ -67,8 +70,11 @@ async def test_two_kernels_at_once(server: Server, engine: EngineUnderTest) -> N
 
 
 @pytest.mark.parametrize("death", ["os._exit(1)", "os.kill(os.getpid(), 9)"])
-async def test_a_death_and_its_autorestart(death: str, server: Server, engine: EngineUnderTest) -> None:
+async def test_a_death_and_its_autorestart(
+    death: str, start_server: Callable[..., Server], engine: EngineUnderTest
+) -> None:
     """The websocket that was there goes on working, so does one that is opened anew, and the server knows the kernel's state."""
+    server = start_server(LOOKS_OFTEN)
     kernel_id = (await server.start_session())["kernel"]["id"]
     container = engine.the_container()
     reason = "exited with code 1" if "exit" in death else "killed by SIGKILL"
@@ -93,9 +99,12 @@ async def test_a_death_and_its_autorestart(death: str, server: Server, engine: E
     assert engine.the_container() == container
 
 
-async def test_a_container_that_is_removed_by_hand(server: Server, engine: EngineUnderTest) -> None:
+async def test_a_container_that_is_removed_by_hand(
+    start_server: Callable[..., Server], engine: EngineUnderTest
+) -> None:
     """It is a death as any other: told, and followed by a new container; for the same websocket too, where the engine forwards
     through a proxy. (Connections that a rootful Podman forwards by address are stuck in their SYN for long.)"""
+    server = start_server(LOOKS_OFTEN)
     kernel_id = (await server.start_session())["kernel"]["id"]
     async with server.channels(kernel_id) as channels:
         await channels.run("x = 1")

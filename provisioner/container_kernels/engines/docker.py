@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import io
 import json
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .. import command
+from .. import command, owner
 from ..errors import (
     BuildError,
     CommandTimeout,
@@ -24,14 +26,29 @@ from ..errors import (
     PortTaken,
     WorkdirError,
 )
+from ..finish import finish
 from ..quantities import size
-from .protocol import LABEL, ContainerRequest, ContainerState, EngineInfo, ImageInfo, Mount, Progress, Usage
+from . import remedies
+from .protocol import (
+    LABEL,
+    NAME_PREFIX,
+    OWNER_LABEL,
+    RUNNING,
+    ContainerRequest,
+    ContainerState,
+    EngineInfo,
+    ImageInfo,
+    Mount,
+    Progress,
+    Usage,
+)
 
 ASKING = 20.0  # seconds: a question to the engine
-RUNNING = 60.0  # a container created and started, or removed
+REMOVING = 60.0  # a container removed
 FETCHING = 3600.0  # an image pulled or built
+LATE = (0.0, 0.5, 2.0)  # before each look for a container that a command which was ended has made, or still makes
 
-# What the daemon or the runtime says, and what it means. The first that fits counts.
+# What the daemon or the runtime says.
 _NOT_WORKING = re.compile(
     r"permission denied.*(sock|connect)|cannot connect to the docker daemon|error during connect|is the docker daemon running"
     r"|failed to connect to the docker api|cannot connect to podman|unable to connect to podman",
@@ -54,6 +71,47 @@ _NO_SOURCE = re.compile(
 )
 _NAME_TAKEN = re.compile(r"container name .* is already in use", re.IGNORECASE)
 _NO_CONTAINER = re.compile(r"no such (container|object)|no container with name or id", re.IGNORECASE)
+
+# What it means: the error, its message and its hint, with the words of `_words` in them. The first that fits counts.
+_Known = tuple[re.Pattern[str], type[ContainerKernelError], str, str]
+_DISK_FULL: _Known = (
+    _NO_SPACE,
+    EngineError,
+    "{engine} has no space left on its disk.",
+    "Make room: `{engine} system df` shows what takes it.",
+)
+_RUN_ERRORS: tuple[_Known, ...] = (
+    (_PORT_TAKEN, PortTaken, "A port was taken between its choice and its use.", ""),
+    (_NO_IMAGE, ImageError, "{engine} has no image {image!r}.", "{missing_image}"),
+    (
+        _OTHER_ARCHITECTURE,
+        ImageError,
+        "The image {image!r} is made for another processor.",
+        "Build or pull it for this machine's.",
+    ),
+    _DISK_FULL,
+    (
+        _NO_SOURCE,
+        WorkdirError,
+        "{engine} cannot mount {sources}.",
+        "It may be gone, unreadable, or not shared with the engine.",
+    ),
+    (
+        _NO_PROGRAM,
+        ImageError,
+        "The image {image!r} has no {program}.",
+        "An image needs Python and ipykernel: `jupyter container-kernels build --base IMAGE` adds them.",
+    ),
+)
+
+
+def _words(request: ContainerRequest, engine: str) -> dict[str, str]:
+    return {
+        "image": request.image,
+        "program": request.command[0],
+        "sources": ", ".join(mount.source for mount in request.mounts),
+        "missing_image": remedies.missing_image(request.image, engine),
+    }
 
 
 class Docker:
@@ -96,19 +154,30 @@ class Docker:
         security = " ".join(info.get("SecurityOptions") or ())
         rootless = "name=rootless" in security
         system = str(info.get("OperatingSystem", ""))
+        # Docker Desktop's shares make every file the caller's: https://docs.docker.com/desktop/features/file-sharing
+        keeps_owner = rootless or "Docker Desktop" in system
+        # userns-remap makes container root a subordinate uid, and any other user too. Not for a container that says `--userns host`:
+        # https://docs.docker.com/engine/security/userns-remap/#disable-namespace-remapping-for-a-container
+        remaps = "name=userns" in security and not keeps_owner
         return EngineInfo(
             engine=self.name,
             version=str(info["ServerVersion"]),
             isolation="container",
             rootless=rootless,
-            keeps_owner=rootless or "name=userns" in security or "Docker Desktop" in system,
+            keeps_owner=keeps_owner,
             architecture=str(info["Architecture"]),
             cpus=int(info["NCPU"]),
             description=f"{system}{', rootless' if rootless else ''}",
+            user_options=("--userns", "host") if remaps else (),
         )
 
-    async def run(self, request: ContainerRequest) -> None:
-        output = await command.run([self.name, *run_arguments(request)], timeout=RUNNING, cwd=self._run_directory())
+    async def run(self, request: ContainerRequest, *, timeout: float = RUNNING) -> None:
+        argv = [self.name, *run_arguments(request)]
+        try:
+            output = await command.run(argv, timeout=timeout, cwd=self._run_directory())
+        except CommandTimeout:
+            await finish(self._clear_away(request.name))
+            raise
         if output.ok:
             return
         # A container that was created and could not start stays behind; one that has the name already is another's.
@@ -117,51 +186,35 @@ class Docker:
                 await self.remove(request.name)
         raise self._run_error(request, output.said)
 
+    async def _clear_away(self, name: str) -> None:
+        """Gone is the container that a `run` which was ended has made, or still makes: a daemon goes on with what it was asked for."""
+        for pause in LATE:
+            await asyncio.sleep(pause)
+            with contextlib.suppress(ContainerKernelError):  # that `run` was ended is the one to tell
+                if await self._removed(name):
+                    return
+
     def _run_directory(self) -> Path | None:
         """Where the command runs; None is where this process is."""
         return None
 
     def _run_error(self, request: ContainerRequest, said: str) -> ContainerKernelError:
-        image = request.image
-        if _PORT_TAKEN.search(said):
-            return PortTaken("A port was taken between its choice and its use.", detail=said)
-        if _NO_IMAGE.search(said):
-            return ImageError(
-                f"{self.name} has no image {image!r}.", detail=said, hint=missing_image_hint(image, self.name)
-            )
-        if _OTHER_ARCHITECTURE.search(said):
-            return ImageError(
-                f"The image {image!r} is made for another processor.",
-                hint="Build or pull it for this machine's.",
-                detail=said,
-            )
-        if _NO_SPACE.search(said):
-            return EngineError(
-                f"{self.name} has no space left on its disk.",
-                hint=f"Make room: `{self.name} system df` shows what takes it.",
-                detail=said,
-            )
-        if _NO_SOURCE.search(said):
-            sources = ", ".join(mount.source for mount in request.mounts)
-            return WorkdirError(
-                f"{self.name} cannot mount {sources}.",
-                hint="It may be gone, unreadable, or not shared with the engine.",
-                detail=said,
-            )
-        if _NO_PROGRAM.search(said):
-            return ImageError(
-                f"The image {image!r} has no {request.command[0]}.",
-                hint="An image needs Python and ipykernel: `jupyter container-kernels build --base IMAGE` adds them.",
-                detail=said,
-            )
-        return self._error("run a container", said)
+        return self._told(_RUN_ERRORS, said, request) or self._error("run a container", said)
 
     def _error(self, doing: str, said: str) -> ContainerKernelError:
         if _NOT_WORKING.search(said):
             return self._unavailable(said)
-        if _NO_SPACE.search(said):
-            return EngineError(f"{self.name} has no space left on its disk.", detail=said)
-        return EngineError(f"{self.name} could not {doing}.", detail=said)
+        return self._told((_DISK_FULL,), said) or EngineError(f"{self.name} could not {doing}.", detail=said)
+
+    def _told(
+        self, known: Iterable[_Known], said: str, request: ContainerRequest | None = None
+    ) -> ContainerKernelError | None:
+        """The first of the known errors that fits, in words for a person."""
+        words = {"engine": self.name, **(_words(request, self.name) if request else {})}
+        for pattern, error, message, hint in known:
+            if pattern.search(said):
+                return error(message.format_map(words), hint=hint.format_map(words), detail=said)
+        return None
 
     async def _ask(self, *arguments: str, doing: str, timeout: float = ASKING) -> str:
         output = await command.run([self.name, *arguments], timeout=timeout)
@@ -194,9 +247,17 @@ class Docker:
         return f"{output.stdout}{output.stderr}"
 
     async def remove(self, name: str) -> None:
-        output = await command.run([self.name, "rm", "--force", "--volumes", name], timeout=RUNNING)
-        if output.ok or _NO_CONTAINER.search(output.stderr) or "already in progress" in output.stderr:
-            return
+        await self._removed(name)
+
+    async def _removed(self, name: str) -> bool:
+        """Whether this has removed it: false where there is none, and where its removal is under way already."""
+        output = await command.run([self.name, "rm", "--force", "--volumes", name], timeout=REMOVING)
+        if _NO_CONTAINER.search(output.stderr):  # some releases exit with 0 then, others do not
+            return False
+        if "already in progress" in output.stderr:  # its own `--rm` has begun
+            return False
+        if output.ok:
+            return bool(output.stdout.strip())
         raise self._error(f"remove {name}", output.said)
 
     async def usage(self) -> Sequence[Usage]:
@@ -223,7 +284,7 @@ class Docker:
         if not output.ok:
             raise ImageError(
                 f"{self.name} could not pull {reference!r}.",
-                hint=missing_image_hint(reference, self.name),
+                hint=remedies.missing_image(reference, self.name),
                 detail=output.said,
             )
 
@@ -248,8 +309,15 @@ class Docker:
 
     async def output(self, image: str, command: Sequence[str]) -> str:
         program, *rest = command
-        words = ["run", "--rm", "--pull", "never", "--network", "none", "--entrypoint", program, image, *rest]
-        return await self._ask(*words, doing=f"run {program} in {image}", timeout=RUNNING)
+        name = f"{NAME_PREFIX}{uuid.uuid4().hex[:12]}"
+        labels = {LABEL: "output", OWNER_LABEL: await owner.this_process()}
+        words = ["run", "--rm", "--pull", "never", "--name", name, *pairs("--label", labels)]
+        words += ["--network", "none", "--stop-timeout", "0", "--entrypoint", program, image, *rest]
+        try:
+            return await self._ask(*words, doing=f"run {program} in {image}", timeout=RUNNING)
+        except (CommandTimeout, asyncio.CancelledError):
+            await finish(self._clear_away(name))
+            raise
 
     async def import_tar(self, archive: Path, *, tag: str) -> None:
         await self._ask("import", str(archive), tag, doing=f"import {archive}", timeout=FETCHING)
@@ -266,6 +334,8 @@ def run_arguments(request: ContainerRequest) -> list[str]:
     arguments += ["--security-opt", "no-new-privileges", "--security-opt", "label=disable"]
     if request.user is not None:
         arguments += ["--user", request.user]
+    for group in request.groups:
+        arguments += ["--group-add", str(group)]
     for mount in request.mounts:
         arguments += ["--mount", mount_argument(mount)]
     for port in request.ports:
@@ -286,14 +356,6 @@ def mount_argument(mount: Mount) -> str:
 
 def pairs(option: str, values: Mapping[str, str]) -> list[str]:
     return [word for name, value in values.items() for word in (option, f"{name}={value}")]
-
-
-def missing_image_hint(image: str, engine: str) -> str:
-    if image.startswith("container-kernels/"):
-        return (
-            f"Build it: `jupyter container-kernels build {image.removeprefix('container-kernels/')} --engine {engine}`."
-        )
-    return f"Pull it (`{engine} pull {image}`), import it, or build it with `jupyter container-kernels build --tag {image}`."
 
 
 def instant(text: str) -> datetime:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..errors import (
     BuildError,
+    CommandTimeout,
     ContainerKernelError,
     EngineError,
     EngineUnavailable,
@@ -24,7 +25,17 @@ from ..errors import (
     PortTaken,
     WorkdirError,
 )
-from .protocol import LABEL, ContainerRequest, ContainerState, EngineInfo, ImageInfo, Isolation, Progress, Usage
+from .protocol import (
+    LABEL,
+    RUNNING,
+    ContainerRequest,
+    ContainerState,
+    EngineInfo,
+    ImageInfo,
+    Isolation,
+    Progress,
+    Usage,
+)
 
 LEAST_MEMORY = 6 << 20  # bytes: Docker's own least
 ARCHITECTURE = "x86_64"
@@ -136,8 +147,10 @@ class MemoryEngine:
             description="nothing but memory",
         )
 
-    async def run(self, request: ContainerRequest) -> None:
+    async def run(self, request: ContainerRequest, *, timeout: float = RUNNING) -> None:
         await self._hear("run", request)
+        if timeout <= 0:
+            raise CommandTimeout(f"`{self.name} run` did not end within {timeout:g} seconds, and was ended.")
         image = self._acceptable(request)
         program, *arguments = request.command
         container = Container(request, self.clock(), image.programs[program](arguments).splitlines())

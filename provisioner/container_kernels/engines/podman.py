@@ -13,6 +13,8 @@ import platformdirs
 from .docker import Docker
 from .protocol import LABEL, ContainerState, EngineInfo
 
+ON_A_MAC = sys.platform == "darwin"
+
 
 class Podman(Docker):
     """The `podman` command line, rootful or rootless, native or by its machine."""
@@ -20,7 +22,7 @@ class Podman(Docker):
     name: ClassVar[str] = "podman"
     install_hint: ClassVar[str] = "Install Podman, or choose another engine."
     start_hint: ClassVar[str] = (
-        "Start its machine: `podman machine start`." if sys.platform == "darwin" else "See what `podman info` says."
+        "Start its machine: `podman machine start`." if ON_A_MAC else "See what `podman info` says."
     )
 
     def _info(self, info: Mapping[str, Any]) -> EngineInfo:
@@ -28,12 +30,16 @@ class Podman(Docker):
         rootless = bool(host["security"]["rootless"])
         remote = bool(host.get("serviceIsRemote"))
         distribution = host.get("distribution") or {}
+        # A Mac's Podman is always remote: its machine shares files by a process of the caller's, whose they all are. On Linux, remote
+        # tells nothing: behind the socket may be the same machine's own rootful service, and what its root writes is root's. The
+        # caller's uid:gid is right there, and right in a machine too, where the caller's files bear these numbers.
+        keeps_owner = rootless or (remote and ON_A_MAC)
         return EngineInfo(
             engine=self.name,
             version=str(info["version"]["Version"]),
             isolation="container",
             rootless=rootless,
-            keeps_owner=rootless or remote,
+            keeps_owner=keeps_owner,
             architecture={"amd64": "x86_64", "arm64": "aarch64"}.get(host["arch"], str(host["arch"])),
             cpus=int(host["cpus"]),
             description=f"{distribution.get('distribution', host['os'])}{', rootless' if rootless else ''}",

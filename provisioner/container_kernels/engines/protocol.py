@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 LABEL = "io.container-kernels"  # on every container and image of ours; the more precise labels start with it
+OWNER_LABEL = f"{LABEL}.owner"  # whose it is: what `owner.this_process` says
+NAME_PREFIX = f"{LABEL.rpartition('.')[2]}-"  # of the names of our containers
+
+RUNNING = 60.0  # seconds for a container to be created and started, unless the caller says otherwise
 
 Isolation = Literal["vm", "container"]
 Progress = Callable[[str], None]
@@ -36,7 +40,8 @@ class ContainerRequest:
     """All that an engine must know to run one container.
 
     The image's own entrypoint is replaced: `command` is PID 1. `memory` is in bytes, and swap does not add to it.
-    `user` is `uid:gid`; None leaves it to the image. The container removes itself when PID 1 ends.
+    `user` is `uid:gid`; None leaves it to the image. `groups` are the ids of the groups that PID 1 is in besides.
+    The container removes itself when PID 1 ends.
     """
 
     name: str
@@ -46,6 +51,7 @@ class ContainerRequest:
     memory: int
     pids: int
     user: str | None = None
+    groups: tuple[int, ...] = ()
     mounts: tuple[Mount, ...] = ()
     ports: tuple[Port, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +65,8 @@ class EngineInfo:
 
     `cpus` is what a container may have at most; `architecture` is spelled as `uname -m` spells it.
     `keeps_owner` tells whether a file written by container root belongs to the caller on the host (rootless engines,
-    and those that run in a VM of their own).
+    and those whose VM shares the caller's files). `user_options` are the words of `engine_args` with which another user of the
+    container is the user with that number on the host.
     """
 
     engine: str
@@ -70,6 +77,7 @@ class EngineInfo:
     architecture: str
     cpus: int
     description: str
+    user_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,9 @@ class Engine(Protocol):
     # What this engine is, and that it works; EngineUnavailable says why not.
     async def probe(self) -> EngineInfo: ...
 
-    # The container's PID 1 runs. PortTaken and ImageError are told apart; nothing is left behind when it raises.
-    async def run(self, request: ContainerRequest) -> None: ...
+    # The container's PID 1 runs. PortTaken and ImageError are told apart; nothing is left behind when it raises,
+    # and it raises CommandTimeout after `timeout` seconds.
+    async def run(self, request: ContainerRequest, *, timeout: float = RUNNING) -> None: ...
 
     # None when there is no such container.
     async def inspect(self, name: str) -> ContainerState | None: ...
@@ -155,7 +164,7 @@ class Engine(Protocol):
         progress: Progress,
     ) -> None: ...
 
-    # What `command` prints in a throw-away container of the image, which has no network.
+    # What `command` prints in a throw-away container of the image, which has no network; the container is gone, whatever happens.
     async def output(self, image: str, command: Sequence[str]) -> str: ...
 
     # `tag` names an image made from a tar file of a root file system.

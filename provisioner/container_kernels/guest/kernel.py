@@ -58,9 +58,15 @@ def _app(mark: Mark, reports: Reports, awaited: int) -> Any:
     from ipykernel.ipkernel import IPythonKernel
     from ipykernel.kernelapp import IPKernelApp
 
-    heard = _subscriptions(mark, awaited)
+    listeners = _Listeners(mark, awaited)
+    listeners.count_from_now_on()
+    kernel_class = _passing_as(IPythonKernel, _marking(IPythonKernel, mark, listeners.heard))
+    app_class = _passing_as(IPKernelApp, _reporting(IPKernelApp, reports))
+    return app_class.instance(kernel_class=kernel_class)
 
-    class MarkingKernel(IPythonKernel):
+
+def _marking(plain: Any, mark: Mark, heard: threading.Event) -> Any:
+    class MarkingKernel(plain):  # type: ignore[misc] # known when it runs
         """Marks the cell that it runs, so that its death can be told to who waits for it."""
 
         def set_parent(self, *args: Any, **kwargs: Any) -> None:
@@ -79,50 +85,70 @@ def _app(mark: Mark, reports: Reports, awaited: int) -> Any:
             finally:
                 mark.clear()
 
-    class App(IPKernelApp):
+    return MarkingKernel
+
+
+def _reporting(plain: Any, reports: Reports) -> Any:
+    class App(plain):  # type: ignore[misc] # known when it runs
         """Reports when the last of its sockets is bound; the kernel itself is made while the client connects."""
 
         def init_heartbeat(self) -> None:
             super().init_heartbeat()
             reports.send("bound", pid=os.getpid())
 
-    # What a notebook sees is the plain kernel's.
-    for ours, theirs in ((MarkingKernel, IPythonKernel), (App, IPKernelApp)):
-        ours.__name__, ours.__qualname__, ours.__module__ = theirs.__name__, theirs.__qualname__, theirs.__module__
-    return App.instance(kernel_class=MarkingKernel)
+    return App
 
 
-def _subscriptions(mark: Mark, awaited: int) -> threading.Event:
-    """Set when as many listen to iopub as are awaited; from ipykernel 7.2 on, which hears of them; before, it is set already."""
-    import zmq
-    from ipykernel.iostream import IOPubThread
+def _passing_as(plain: Any, ours: Any) -> Any:
+    """What a notebook sees is the plain one's name."""
+    ours.__name__, ours.__qualname__, ours.__module__ = plain.__name__, plain.__qualname__, plain.__module__
+    return ours
 
-    heard = threading.Event()
-    mark.listeners = 0
-    handle, set_up = (getattr(IOPubThread, name, None) for name in ("_handle_subscription", "_setup_xpub_listener"))
-    if handle is None or set_up is None:
-        heard.set()
-        return heard
-    topics: Dict[bytes, int] = {}
 
-    def count(self: Any, frames: List[bytes]) -> None:
+class _Listeners:
+    """Subscriptions, counted; `heard` is set when as many are there as are awaited."""
+
+    def __init__(self, mark: Mark, awaited: int) -> None:
+        self.heard = threading.Event()
+        self._mark = mark
+        self._awaited = awaited
+        self._topics: Dict[bytes, int] = {}
+        mark.listeners = 0
+
+    def count_from_now_on(self) -> None:
+        """From ipykernel 7.2 on, which hears of them; before, nobody is waited for."""
+        import zmq
+        from ipykernel.iostream import IOPubThread
+
+        handle, set_up = (getattr(IOPubThread, name, None) for name in ("_handle_subscription", "_setup_xpub_listener"))
+        if handle is None or set_up is None:
+            self.heard.set()
+            return
+
+        def handle_all(thread: Any, frames: List[bytes]) -> None:
+            for frame in self._count(frames):
+                handle(thread, [frame])  # the first of its topic is greeted, as ever
+
+        def set_up_to_hear_all(thread: Any) -> None:
+            thread.socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+            set_up(thread)
+
+        # This process runs one kernel.
+        IOPubThread._handle_subscription = handle_all  # type: ignore[method-assign]
+        IOPubThread._setup_xpub_listener = set_up_to_hear_all  # type: ignore[method-assign]
+
+    def _count(self, frames: List[bytes]) -> List[bytes]:
+        """Those of the frames that are the first of their topic."""
+        first = []
         for frame in frames:
             topic, step = frame[1:], 1 if frame[:1] == b"\1" else -1
-            topics[topic] = topics.get(topic, 0) + step
-            if topics[topic] == step:
-                handle(self, [frame])  # the first of its topic is greeted, as ever
-        mark.listeners = sum(topics.values())
-        if mark.listeners >= awaited:
-            heard.set()
-
-    def set_up_to_hear_all(self: Any) -> None:
-        self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)
-        set_up(self)
-
-    # This process runs one kernel.
-    IOPubThread._handle_subscription = count  # type: ignore[method-assign]
-    IOPubThread._setup_xpub_listener = set_up_to_hear_all  # type: ignore[method-assign]
-    return heard
+            self._topics[topic] = self._topics.get(topic, 0) + step
+            if self._topics[topic] == step:
+                first.append(frame)
+        self._mark.listeners = sum(self._topics.values())
+        if self._mark.listeners >= self._awaited:
+            self.heard.set()
+        return first
 
 
 def _reseed() -> None:
@@ -131,7 +157,7 @@ def _reseed() -> None:
         sys.modules["numpy.random"].seed()
 
 
-def rehearse(report: int, scratch: Path) -> None:
+def rehearse(report: int, private: Path) -> None:
     """Write the names of all modules that a kernel imports to be ready and to run a cell to `report`; then end."""
     with open(os.devnull, "r+b") as null:
         for stream in (0, 1, 2):
@@ -143,7 +169,7 @@ def rehearse(report: int, scratch: Path) -> None:
 
         from ipykernel.kernelapp import IPKernelApp
 
-        connection_file = scratch / f"rehearsal-{os.getpid()}.json"
+        connection_file = private / f"rehearsal-{os.getpid()}.json"
         app = IPKernelApp.instance()
         app.initialize(["-f", str(connection_file), "--ip=127.0.0.1", "--HistoryManager.hist_file=:memory:"])
         with contextlib.suppress(OSError):

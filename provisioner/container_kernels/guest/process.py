@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 # Killed first when memory runs out: the supervisor must live to tell.
 FIRST_TO_GO = "1000"
@@ -27,9 +28,14 @@ def become_kernel(cwd: str, environment: Dict[str, str]) -> None:
 
 
 def execute(argv: List[str], cwd: str, environment: Dict[str, str]) -> Tuple[int, str]:
-    """The pid of a child that runs `argv` as a kernel, and what kept it from doing so (empty where nothing did)."""
+    """The pid of a child that runs `argv` as a kernel, and what kept it from doing so (empty where nothing did). Raises OSError for no child."""
     reading, writing = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
     if pid == 0:
         try:
             become_kernel(cwd, environment)
@@ -43,14 +49,27 @@ def execute(argv: List[str], cwd: str, environment: Dict[str, str]) -> Tuple[int
         return pid, pipe.read(1000).decode(errors="replace")
 
 
-def signal_group(pid: int, number: int) -> None:
-    """The kernel's process group has got the signal; a group that is gone is fine."""
+def no_process(error_number: Optional[int]) -> str:
+    """Why a fork failed, as a sentence for a person."""
+    if error_number == errno.EAGAIN:
+        return "The container has no process left: its limit is reached (`pids`)."
+    return f"The container cannot make another process: {os.strerror(error_number or 0)}."
+
+
+def signal_kernel(pid: int, number: int) -> None:
+    """The process group of a kernel that is not reaped yet has got the signal; one that has just ended is fine."""
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
         # It may not lead its group yet.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def kill_group(group: int) -> None:
+    """What is left of the group whose leader is reaped is killed. The leader's pid may be another process's by now: it is not touched."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def log(text: str) -> None:

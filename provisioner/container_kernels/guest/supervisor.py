@@ -18,15 +18,14 @@ import os
 import selectors
 import signal
 import socket
-import sys
-from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import memory, process, template, template_process, wire
+from . import home, memory, process, template, template_process, wire
 from .connections import Connections, Request
+from .kernel_process import KernelProcess
+from .settings import Settings
 from .timers import Timers
 
-SETTINGS = "CONTAINER_KERNELS_GUEST"  # the variable with the settings, as JSON
 LAST_WORDS = 2.5  # seconds that a death may wait for them
 REHEARSAL = 1.5  # seconds after a start, so as not to steal the first cell's time
 SAMPLING = 2.0  # seconds between looks at the memory limit's count
@@ -36,53 +35,9 @@ BINDING = 0.01  # seconds between looks for a foreign kernel's sockets
 LOADS = 3  # templates that die before they are ready, until no more are made
 
 
-class Settings(NamedTuple):
-    """What the host sets when it makes the container; times in seconds."""
-
-    token_digest: str
-    time_to_live: float
-    lease_grace: float
-    idle_grace: float
-    scratch: str
-    preload: List[str]
-    template: bool
-
-    @classmethod
-    def read(cls) -> Settings:
-        return cls(**json.loads(os.environ.pop(SETTINGS)))
-
-
-class Kernel:
-    """The kernel process of this moment."""
-
-    def __init__(self, connection_file: str, request: Request) -> None:
-        self.connection_file = connection_file
-        self.request: Optional[Request] = request  # until its sockets are bound
-        self.pid: Optional[int] = None
-        self.kills = [memory.kills()] * 2  # at the last two samples: a kill is counted before its process is gone
-        self.end_expected = False
-        self.ending: Optional[wire.Ending] = None
-        self.ends: List[Request] = []  # who waits for its end
-        self.ports: List[int] = []  # of a foreign kernel, until they are bound
-        self.fork: Dict[str, Any] = {}  # what the template is asked, until it has forked
-        self.deaths = 0  # of templates that were asked
-        self.complaint = ""
-
-    def end_by(self, status: int) -> None:
-        """Its ending, from the status of `waitpid`."""
-        killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        self.ending = wire.Ending(
-            exit_code=None if killed else os.WEXITSTATUS(status),
-            signal=killed,
-            out_of_memory=killed == signal.SIGKILL and not self.end_expected and memory.kills() > self.kills[0],
-            memory_limit=memory.limit(),
-        )
-
-
 class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.scratch = Path(settings.scratch) / "container-kernels"
         self.selector = selectors.DefaultSelector()
         self.timers = Timers()
         self.connections = Connections(
@@ -97,8 +52,8 @@ class Supervisor:
         self.template_failure: Optional[Tuple[str, str]] = None
         self.failed_loads = 0
         self.facts: Dict[str, Any] = {}
-        self.kernel: Optional[Kernel] = None
-        self.mourning: Optional[Kernel] = None
+        self.kernel: Optional[KernelProcess] = None
+        self.mourning: Optional[KernelProcess] = None
         self.mourner: Optional[int] = None
         self.ended: Dict[int, int] = {}  # wait statuses of processes that nobody has asked for yet
         self.running = True
@@ -206,7 +161,7 @@ class Supervisor:
         self._stop_mourning()
         connection_file = self._write_connection(message["connection"])
         self.timers.clear("idle", "rehearsal")
-        self.kernel = kernel = Kernel(connection_file, request)
+        self.kernel = kernel = KernelProcess(connection_file, request)
         if argv:
             self._execute(kernel, argv, cwd, environment)
             return
@@ -225,18 +180,21 @@ class Supervisor:
             self.template.command("start", **self.kernel.fork)
 
     def _write_connection(self, connection: Dict[str, Any]) -> str:
-        path = self.scratch / "connection.json"
+        path = self.settings.private / "connection.json"
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump({"ip": "0.0.0.0", "transport": "tcp", **wire.KERNEL_PORTS, **connection}, file)
         return str(path)
 
-    def _execute(self, kernel: Kernel, argv: List[str], cwd: str, environment: Dict[str, str]) -> None:
+    def _execute(self, kernel: KernelProcess, argv: List[str], cwd: str, environment: Dict[str, str]) -> None:
         """A kernel of another kind: its command replaces a forked child."""
-        kernel.pid, kernel.complaint = process.execute(
-            [word.replace("{connection_file}", kernel.connection_file) for word in argv], cwd, environment
-        )
+        words = [word.replace("{connection_file}", kernel.connection_file) for word in argv]
+        try:
+            kernel.pid, kernel.complaint = process.execute(words, cwd, environment)
+        except OSError as error:
+            self._refuse_unborn("no-process", process.no_process(error.errno))
+            return
         kernel.ports = list(wire.KERNEL_PORTS.values())
         self.timers.set("binding", BINDING)
 
@@ -254,7 +212,7 @@ class Supervisor:
         if self.kernel and self.kernel.pid:
             if number in (signal.SIGTERM, signal.SIGKILL):
                 self.kernel.end_expected = True
-            process.signal_group(self.kernel.pid, number)
+            process.signal_kernel(self.kernel.pid, number)
         request.answer()
 
     def _kill(self, request: Request) -> None:
@@ -266,7 +224,7 @@ class Supervisor:
         self.kernel.end_expected = True
         self.kernel.ends.append(request)
         if self.kernel.pid:
-            process.signal_group(self.kernel.pid, signal.SIGKILL)
+            process.signal_kernel(self.kernel.pid, signal.SIGKILL)
 
     def _expect_end(self, request: Request) -> None:
         """The host is ending the kernel by its own channels: its end is no death."""
@@ -281,7 +239,7 @@ class Supervisor:
     # -- The template
 
     def _start_template(self) -> Optional[template.Main]:
-        forked = template_process.fork(self.settings.preload, self.scratch, self._forget)
+        forked = template_process.fork(self.settings.preload, self.settings.private, self._forget)
         self.template = forked.parent
         if self.template:
             self.selector.register(self.template.reports, selectors.EVENT_READ, lambda _: self._hear())
@@ -325,7 +283,9 @@ class Supervisor:
             self.kernel.pid = report["pid"]
             self.kernel.fork = {}
             if self.kernel.ends:  # killed before it was born
-                process.signal_group(report["pid"], signal.SIGKILL)
+                process.signal_kernel(report["pid"], signal.SIGKILL)
+        elif name == "not_forked":
+            self._refuse_unborn("no-process", report["message"])
         elif name == "bound":
             self._bound()
         elif name == "start_failed" and self.kernel:
@@ -387,14 +347,14 @@ class Supervisor:
         if not (self.kernel and self.kernel.pid is None):
             self.ended.clear()
 
-    def _kernel_ended(self, kernel: Kernel, status: int) -> None:
+    def _kernel_ended(self, kernel: KernelProcess, status: int) -> None:
         kernel.end_by(status)
         assert kernel.ending is not None
         assert kernel.pid is not None
         self.kernel = None
         self.timers.clear("sample", "binding", "rehearsal")
         self.timers.set("idle", self.settings.idle_grace)
-        process.signal_group(kernel.pid, signal.SIGKILL)  # children that it left
+        process.kill_group(kernel.pid)  # children that it left
         if kernel.request:
             kernel.request.refuse("died", f"{kernel.ending.reason} {kernel.complaint}".strip())
             for request in kernel.ends:
@@ -416,7 +376,7 @@ class Supervisor:
             kernel, self.mourning = self.mourning, None
             self._announce(kernel)
 
-    def _announce(self, kernel: Kernel) -> None:
+    def _announce(self, kernel: KernelProcess) -> None:
         for request in kernel.ends:
             request.answer()
         assert kernel.ending is not None
@@ -427,28 +387,10 @@ def main(when_it_fails: Callable[[], None]) -> None:
     """PID 1's program, and that of every process forked from it."""
     try:
         settings = Settings.read()
-        _prepare(settings.scratch)
+        home.prepare(settings)
         child = Supervisor(settings).run()
     except BaseException:
         when_it_fails()
         raise
     if child:
         child()
-
-
-def _prepare(scratch: str) -> None:
-    """A home and a private directory exist, wherever the image lets this user write."""
-    os.umask(0o022)
-    private = Path(scratch) / "container-kernels"
-    private.mkdir(mode=0o700, parents=True, exist_ok=True)
-    home = private / "home"
-    # In place before Python looks for it: what `pip install --user` brings is then found after a restart.
-    packages = home / ".local" / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
-    packages.mkdir(parents=True, exist_ok=True)
-    home_text = str(home)
-    os.environ.update(HOME=home_text, PWD=home_text)
-    os.environ.setdefault("USER", "kernel")
-    os.environ.setdefault("LOGNAME", os.environ["USER"])
-    in_virtual_environment = sys.prefix != sys.base_prefix
-    if not in_virtual_environment and str(packages) not in sys.path:
-        sys.path.append(str(packages))

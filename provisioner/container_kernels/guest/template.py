@@ -3,8 +3,8 @@
 It reads commands (JSON lines) from the supervisor and reports in lines short enough that a pipe writes them whole:
 
     commands  start {connection_file, cwd, environment, extra_arguments, returning} · rehearse · mourn {connection_file, reason}
-    reports   loaded {ipykernel, python, curve} · failed {kind, message} · forked {pid} · bound {pid} · start_failed {message} ·
-              mourner {pid} · mourned
+    reports   loaded {ipykernel, python, curve} · failed {kind, message} · forked {pid} · not_forked {message} · bound {pid} ·
+              start_failed {message} · mourner {pid} · mourned
 
 A kernel is a grandchild: PID 1 adopts it, and so learns how it ended. What is forked returns its own main function, to be
 called when the template's stack is unwound, so that the process ends as any Python program does.
@@ -13,16 +13,18 @@ called when the template's stack is unwound, so that the process ends as any Pyt
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import json
 import os
+import re
 import select
 import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import kernel, last_words, process, wire
 from .running import Mark
@@ -50,7 +52,7 @@ class Reports:
         os.close(self.fd)
 
 
-def main(commands: socket.socket, reports: Reports, preload: List[str], scratch: Path) -> Main:
+def main(commands: socket.socket, reports: Reports, preload: List[str], private: Path) -> Main:
     """What this process is to do when the stack is unwound: nothing more (the template), or to be a kernel."""
     try:
         facts = _load(preload)
@@ -59,7 +61,7 @@ def main(commands: socket.socket, reports: Reports, preload: List[str], scratch:
         return _nothing
     gc.freeze()  # keeps the kernels' pages shared
     reports.send("loaded", **facts)
-    return _Template(commands, reports, scratch).serve()
+    return _Template(commands, reports, private).serve()
 
 
 class _CannotServe(Exception):
@@ -77,7 +79,7 @@ def _load(preload: List[str]) -> Dict[str, Any]:
     except ImportError as error:
         message = f"The image's {sys.executable} cannot import ipykernel: {error}."
         raise _CannotServe("no-ipykernel", message) from None
-    version = tuple(int(part) for part in ipykernel.__version__.split(".")[:2])
+    version = _version(ipykernel.__version__)
     if version < OLDEST_IPYKERNEL:
         needed = ".".join(map(str, OLDEST_IPYKERNEL))
         raise _CannotServe("old-ipykernel", f"The image has ipykernel {ipykernel.__version__}; {needed} is needed.")
@@ -94,6 +96,13 @@ def _load(preload: List[str]) -> Dict[str, Any]:
     }
 
 
+def _version(text: str) -> Tuple[int, int]:
+    """Major and minor, also of a pre-release such as 8.0b1."""
+    numbers = re.match(r"(\d*)\.?(\d*)", text)
+    assert numbers is not None
+    return int(numbers[1] or 0), int(numbers[2] or 0)
+
+
 def _preload(name: str) -> None:
     try:
         importlib.import_module(name)
@@ -106,10 +115,10 @@ def _nothing() -> None:
 
 
 class _Template:
-    def __init__(self, commands: socket.socket, reports: Reports, scratch: Path) -> None:
+    def __init__(self, commands: socket.socket, reports: Reports, private: Path) -> None:
         self.commands = commands
         self.reports = reports
-        self.scratch = scratch
+        self.private = private
         self.mark = Mark()
         self.rehearsal: Optional[int] = None  # the reading end of a rehearsing child's pipe
         self.rehearsing = 0  # its pid
@@ -147,7 +156,7 @@ class _Template:
 
     def _start(self, command: wire.Message) -> Optional[Main]:
         self.mark.clear()
-        if not self._adopted_child("forked"):
+        if not self._adopted_child("forked", "not_forked"):
             return None
         start = kernel.Start(
             connection_file=command["connection_file"],
@@ -159,13 +168,22 @@ class _Template:
         self._forget_template()
         return lambda: kernel.run(start, self.mark, self.reports)
 
-    def _adopted_child(self, report: str) -> bool:
-        """True in a new grandchild, whose parent ends at once; False here, with its pid reported."""
-        middle = os.fork()
-        if middle:
-            os.waitpid(middle, 0)
+    def _adopted_child(self, report: str, otherwise: str) -> bool:
+        """True in a new grandchild, whose parent ends at once; False here, with its pid in the `report`, or `otherwise` why there is none."""
+        try:
+            middle = os.fork()
+        except OSError as error:
+            self.reports.send(otherwise, message=process.no_process(error.errno))
             return False
-        pid = os.fork()
+        if middle:
+            _, status = os.waitpid(middle, 0)
+            if status:
+                self.reports.send(otherwise, message=process.no_process(os.WEXITSTATUS(status) or errno.ENOMEM))
+            return False
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os._exit(error.errno or errno.EAGAIN)
         if pid:
             self.reports.send(report, pid=pid)
             os._exit(0)
@@ -182,7 +200,7 @@ class _Template:
             self.reports.send("mourned")
             return None
         self.mark.clear()
-        if not self._adopted_child("mourner"):
+        if not self._adopted_child("mourner", "mourned"):
             return None
         self._forget_template()
 
@@ -199,14 +217,19 @@ class _Template:
         if self.rehearsal is not None:
             return None
         reading, writing = os.pipe()
-        self.rehearsing = os.fork()
+        try:
+            self.rehearsing = os.fork()
+        except OSError:  # no process is left: it is for later
+            os.close(reading)
+            os.close(writing)
+            return None
         if self.rehearsing:
             os.close(writing)
             self.rehearsal = reading
             return None
         os.close(reading)
         self._forget_template()
-        return lambda: kernel.rehearse(writing, self.scratch)
+        return lambda: kernel.rehearse(writing, self.private)
 
     def _hear_rehearsal(self) -> None:
         """The rehearsing child's modules are to be learned, once it has told all of them."""

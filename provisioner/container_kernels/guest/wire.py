@@ -38,16 +38,21 @@ class Decoder:
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self.limit = limit
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> List[Message]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        first, *others = data.split(b"\n")  # only what is new is searched: a long line may come in many pieces
+        self._rest += first
+        lines = []
+        for piece in others:
+            lines.append(self._rest)
+            self._rest = bytearray(piece)
         if any(len(line) > self.limit for line in (*lines, self._rest)):
             raise WireError(f"a message is longer than {self.limit} bytes")
         return [_decode(line) for line in lines]
 
 
-def _decode(line: bytes) -> Message:
+def _decode(line: bytearray) -> Message:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,0 +1,32 @@
+"""What the host sets when it makes the container."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import List, NamedTuple
+
+VARIABLE = "CONTAINER_KERNELS_GUEST"  # with the settings, as JSON
+
+
+class Settings(NamedTuple):
+    """Times in seconds."""
+
+    token_digest: str
+    time_to_live: float
+    lease_grace: float
+    idle_grace: float
+    scratch: str
+    umask: int
+    preload: List[str]
+    template: bool
+
+    @classmethod
+    def read(cls) -> Settings:
+        return cls(**json.loads(os.environ.pop(VARIABLE)))
+
+    @property
+    def private(self) -> Path:
+        """Our own directory. No directory of a person's, mounted into scratch, has its name by chance: keys are kept here."""
+        return Path(self.scratch) / f".container-kernels-{self.token_digest[:16]}"
