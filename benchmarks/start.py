@@ -33,8 +33,8 @@ from rich.table import Table
 from container_kernels import engines
 from container_kernels.config import read_spec
 from container_kernels.engines.protocol import EngineInfo
-from container_kernels.provisioner import container_user
 from container_kernels.spec import Spec
+from container_kernels.user import choose as choose_user
 
 RESULTS = Path(__file__).parent / "results" / "start.json"
 
@@ -177,7 +177,7 @@ def main() -> int:
     os.environ["CONTAINER_KERNELS_ENGINE"] = engine.name
     stanza = KernelSpecManager().get_kernel_spec("container-python").metadata["kernel_provisioner"]["config"]
     spec = read_spec(stanza, {})
-    bench = Bench(engine.name, spec, container_user(spec, info), arguments.reconnect)
+    bench = Bench(engine.name, spec, choose_user(spec, info).uid_gid, arguments.reconnect)
     console = Console()
     for number in track(range(arguments.rounds), "Measuring", console=console, transient=True):
         bench.round(number)

@@ -2,14 +2,16 @@
 
     python examples/headless.py one.ipynb two.ipynb [--kernel container-data] [--output results]
 
-Each executed copy is written, also when a cell has failed: it shows how far the notebook came. The exit status is the number of
-notebooks that failed.
+Each executed copy is written, also when a cell has failed: it shows how far the notebook came. Where two notebooks have the same name,
+the later one's copy gets a number. The exit status is the number of notebooks that failed, and 125 if there are more.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,23 @@ from rich.markup import escape
 
 from container_kernels.errors import ContainerKernelError
 
+MOST = 125  # of an exit status that shells leave to programs
+
 console = Console(soft_wrap=True, highlight=False)
 
 
-def execute(source: Path, output: Path, kernel: str | None) -> str:
-    """The executed copy lies in `output`. Returns what went wrong; an empty text is success."""
+def named(sources: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """Each notebook, with a name for its copy that no other has, also where capitals do not count."""
+    taken: set[str] = set()
+    for source in sources:
+        numbered = (f"{source.stem}-{number}{source.suffix}" for number in count(2))
+        name = next(name for name in chain([source.name], numbered) if name.lower() not in taken)
+        taken.add(name.lower())
+        yield source, name
+
+
+def execute(source: Path, copy: Path, kernel: str | None) -> str:
+    """The executed copy is written. Returns what went wrong; an empty text is success."""
     notebook = nbformat.read(source, as_version=4)
     settings: dict[str, Any] = {"kernel_name": kernel} if kernel else {}
     progress = Progress()
@@ -45,8 +59,8 @@ def execute(source: Path, output: Path, kernel: str | None) -> str:
     except ContainerKernelError as error:
         return f"the kernel did not start: {error}"
     finally:
-        output.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, output / source.name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, copy)
     return ""
 
 
@@ -71,12 +85,12 @@ def main() -> int:
     arguments = parser.parse_args()
 
     failed = 0
-    for source in arguments.notebooks:
-        trouble = execute(source, arguments.output, arguments.kernel)
+    for source, name in named(arguments.notebooks):
+        trouble = execute(source, arguments.output / name, arguments.kernel)
         failed += bool(trouble)
-        verdict = f"[red]failed[/]  {source}\n        {escape(trouble)}" if trouble else f"[green]ok[/]      {source}"
-        console.print(verdict)
-    return failed
+        told = escape(f"{source} (copy: {name})" if name != source.name else str(source))
+        console.print(f"[red]failed[/]  {told}\n        {escape(trouble)}" if trouble else f"[green]ok[/]      {told}")
+    return min(failed, MOST)
 
 
 if __name__ == "__main__":

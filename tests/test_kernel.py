@@ -33,8 +33,8 @@ async def test_an_ordinary_persons_files_are_theirs(
 ) -> None:
     """As if Jupyter ran as another user than the tests do: on a rootful engine the kernel is that user inside."""
     os.chown(notebook_directory, 12345, 54321)
-    monkeypatch.setattr("container_kernels.provisioner.os.getuid", lambda: 12345)
-    monkeypatch.setattr("container_kernels.provisioner.os.getgid", lambda: 54321)
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    monkeypatch.setattr("os.getgid", lambda: 54321)
     kernel = await start_kernel()
     await kernel.run("open('made.txt', 'w').write('x')")
     made = (notebook_directory / "made.txt").stat()

@@ -18,7 +18,7 @@ LAYERS = (
     {"__init__", "errors", "quantities", "finish", "guest"},
     {"engines.protocol", "command"},
     {"spec", "owner"},
-    {"engines", "environment", "workdir", "control", "ports", "config"},
+    {"engines", "environment", "workdir", "control", "ports", "config", "user"},
     {"kernel_container", "image", "inventory", "kernelspecs"},
     {"provisioner", "launcher", "doctor"},
     {"cli"},

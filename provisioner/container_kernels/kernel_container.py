@@ -16,12 +16,13 @@ from typing import Any
 
 from . import __version__, config
 from .control import Address, Control, outcome, unending
-from .engines.protocol import LABEL, ContainerRequest, Engine, EngineInfo, Mount
+from .engines.protocol import LABEL, NAME_PREFIX, ContainerRequest, Engine, EngineInfo, Mount
 from .errors import ContainerKernelError, EngineError, GuestError, ImageError, KernelStartError, PortTaken
 from .finish import finish
 from .guest import boot, wire
 from .ports import HOST, Ports
 from .spec import Spec
+from .user import User
 from .workdir import Workdir
 
 GUEST_MOUNT = Mount(str(Path(wire.__file__).parent), "/opt/container-kernels/container_kernels_guest", read_only=True)
@@ -54,20 +55,21 @@ class Start:
 
 
 def container_request(
-    spec: Spec, info: EngineInfo, workdir: Workdir, *, user: str | None, labels: Mapping[str, str]
+    spec: Spec, info: EngineInfo, workdir: Workdir, user: User, labels: Mapping[str, str]
 ) -> ContainerRequest:
     """What to run for the spec: everything but the ports and the token, which each container has of its own."""
     return ContainerRequest(
-        name=f"container-kernels-{uuid.uuid4().hex[:12]}",
+        name=f"{NAME_PREFIX}{uuid.uuid4().hex[:12]}",
         image=spec.image,
         command=("python3", "-c", BOOT),
         cpus=min(spec.cpus, float(info.cpus)),
         memory=spec.memory,
         pids=spec.pids,
-        user=user,
+        user=user.uid_gid,
+        groups=user.groups,
         mounts=(GUEST_MOUNT, *workdir.mounts),
         labels={LABEL: __version__, **{f"{LABEL}.{name}": value for name, value in labels.items()}},
-        engine_args=spec.engine_args,
+        engine_args=(*user.engine_args, *spec.engine_args),
     )
 
 
@@ -127,7 +129,7 @@ class KernelContainer:
         token = secrets.token_urlsafe(32)
         guest = json.dumps({**settings, "token_digest": wire.digest(token)})
         request = replace(request, environment={**request.environment, "CONTAINER_KERNELS_GUEST": guest})
-        ports = await _run(engine, request, ports, wanted)
+        ports = await _run(engine, request, ports, wanted, deadline)
         container = cls(engine, request.name, request.image, ports, token, log)
         try:
             await container._greeted(deadline)
@@ -350,19 +352,23 @@ IMAGE_REMEDIES = {
 }
 
 
-async def _run(engine: Engine, request: ContainerRequest, ports: Ports | None, wanted: Mapping[str, int]) -> Ports:
+async def _run(
+    engine: Engine, request: ContainerRequest, ports: Ports | None, wanted: Mapping[str, int], deadline: float
+) -> Ports:
     """The container runs, with the ports that it got. Asked for certain ports, it waits for them to become free."""
     fixed = ports is not None or any(wanted.values())
-    deadline = time.monotonic() + SETTLING
+    settled = time.monotonic() + SETTLING
     attempt = 0
     while True:
         chosen = ports or Ports.choose(wanted)
         try:
-            await finish(engine.run(replace(request, ports=chosen.published)), undo=lambda: engine.remove(request.name))
+            timeout = max(1.0, deadline - time.monotonic())
+            run = engine.run(replace(request, ports=chosen.published), timeout=timeout)
+            await finish(run, undo=lambda: engine.remove(request.name))
             return chosen
         except PortTaken as error:
             attempt += 1
-            if fixed and time.monotonic() > deadline:
+            if fixed and time.monotonic() > settled:
                 numbers = ", ".join(str(port.host) for port in chosen.published)
                 raise PortTaken(
                     f"One of the ports {numbers} is in use by another program.", hint="End it.", detail=error.detail

@@ -17,10 +17,10 @@ import zmq
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerBase
 
-from . import engines, owner, workdir
+from . import engines, owner, user, workdir
 from .config import SettingTraits, home, host_environment, read_spec
 from .control import outcome
-from .engines.protocol import Engine, EngineInfo
+from .engines.protocol import Engine
 from .environment import asked_for, kernel_environment
 from .errors import EngineUnavailable, ImageError, KernelStartError, SpecError, WorkdirError
 from .finish import finish
@@ -194,7 +194,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         engine, info = await engines.choose(spec.engine, require_vm=spec.require_vm)
         self._mounts = workdir.plan(spec, cwd=self._cwd, root=self._root_directory(), home=home())
         labels = {"kernel": safe_id(self.kernel_id), "owner": await owner.this_process()}
-        request = container_request(spec, info, self._mounts, user=container_user(spec, info), labels=labels)
+        request = container_request(spec, info, self._mounts, user.choose(spec, info), labels)
         settings = guest_settings(spec, self._mounts)
 
         async def launched() -> tuple[KernelContainer, float]:
@@ -351,12 +351,3 @@ def safe_id(kernel_id: str) -> str:
     ):
         return text
     return uuid.uuid5(uuid.NAMESPACE_OID, text).hex
-
-
-def container_user(spec: Spec, info: EngineInfo) -> str | None:
-    """`uid:gid` in the container. Auto is whoever's files are the caller's own on the host."""
-    if spec.user == "root" or (spec.user == "auto" and info.keeps_owner):
-        return "0:0"
-    if spec.user == "auto":
-        return f"{os.getuid()}:{os.getgid()}"
-    return spec.user
