@@ -74,6 +74,8 @@ def _load(preload: List[str]) -> Dict[str, Any]:
     # Read at import: without it, a kernel whose parent is PID 1 believes that it is an orphan.
     os.environ["JPY_PARENT_PID"] = "1"
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    # debugpy's note on frozen modules would be the first thing that a client hears, before the kernel's welcome.
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     try:
         import ipykernel
     except ImportError as error:
