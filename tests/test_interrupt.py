@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import RunningKernel
+from .conftest import RunningKernel, eventually_async
 
 WORK = {
     "sleep": "import time; {mark}; time.sleep(60)",
@@ -56,6 +56,15 @@ async def test_interrupt_in_numpy(start_kernel: Callable[..., Any]) -> None:
     kernel = await start_kernel("container-data")
     work = f"import numpy; a = numpy.ones((500, 500)); {MARK}\nwhile True: a = a @ a * 0"
     assert (await interrupt_when_begun(kernel, work))["ename"] == "KeyboardInterrupt"
+
+
+async def test_an_interrupt_of_a_dead_kernel_spares_the_next(kernel: RunningKernel) -> None:
+    """Jupyter's autorestart interrupts first: a request by message would wait for the next kernel, and hit its first cell."""
+    for _ in range(3):
+        await kernel.execute("import os; os._exit(1)")
+        await eventually_async(lambda: kernel.provisioner._container.poll(), lambda code: code is not None)
+        await kernel.manager.restart_kernel(now=True)
+        assert await kernel.run("import time; time.sleep(0.5); print('spared')") == "spared"
 
 
 async def test_interrupt_while_idle_is_harmless(kernel: RunningKernel) -> None:

@@ -18,7 +18,9 @@ GIB = 1 << 30
 GOOD: dict[str, list[tuple[Any, str, Any]]] = {
     "engine": [("docker", "docker", "docker")],
     "require_vm": [(True, "true", True), (False, "no", False), (True, "1", True), (True, "Yes", True)],
-    "image": [("quay.io/a/b:1@sha256:00", "quay.io/a/b:1@sha256:00", "quay.io/a/b:1@sha256:00")],
+    "image": [
+        ("registry.example/a/b:1@sha256:00", "registry.example/a/b:1@sha256:00", "registry.example/a/b:1@sha256:00")
+    ],
     "argv": [
         (["ir", "{connection_file}"], "ir,{connection_file}", ("ir", "{connection_file}")),
         (["a, b", ""], '["a, b", ""]', ("a, b", "")),

@@ -31,6 +31,7 @@ async def test_it_lives_on(kernel: RunningKernel, notebook_directory: Path) -> N
     manager = await taken_over(kernel)
     other = RunningKernel(manager, manager.client())
     other.client.start_channels()
+    await other.client.wait_for_ready(timeout=20)
     try:
         assert await manager.is_alive()
         assert await other.run("print(x)") == "42"

@@ -60,13 +60,15 @@ def _read(name: str, directory: Path) -> Kernelspec | None:
 def content(display_name: str, language: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """What kernel.json holds for these settings. Raises SpecError for the first that is not allowed."""
     own_argv = parse(config, {}, {}).argv
-    # The debugger, encryption and interrupts by message are ipykernel's; another kernel may know none of them.
+    # The debugger and encryption are ipykernel's; another kernel may know neither.
     of_ipykernel = {} if own_argv else {"debugger": True, "supported_encryption": ["curve"]}
     return {
         "argv": ["python", "-m", "container_kernels.launcher", "-f", "{connection_file}"],
         "display_name": display_name,
         "language": language,
-        "interrupt_mode": "signal" if own_argv else "message",
+        # The supervisor answers when the signal was sent. A message waits for its connection, and after a restart, which is faster,
+        # interrupts the next kernel's first cell.
+        "interrupt_mode": "signal",
         "metadata": {
             **of_ipykernel,
             "kernel_provisioner": {"provisioner_name": PROVISIONER, "config": dict(config)},

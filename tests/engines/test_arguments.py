@@ -372,7 +372,7 @@ def test_what_an_error_means(engine: Docker, said: str, kind: type[ContainerKern
     ("image", "hint"),
     [
         ("container-kernels/data", "`jupyter container-kernels build data --engine podman`"),
-        ("quay.io/jupyter/base", "`podman pull quay.io/jupyter/base`"),
+        ("registry.example/jupyter/base", "`podman pull registry.example/jupyter/base`"),
     ],
 )
 def test_a_missing_image_is_told_with_the_remedy(image: str, hint: str) -> None:

@@ -52,7 +52,7 @@ def write_kernelspec() -> Callable[..., str]:
             "argv": [],
             "display_name": name,
             "language": "python",
-            "interrupt_mode": "message",
+            "interrupt_mode": "signal",
             "metadata": {"supported_encryption": ["curve"], "kernel_provisioner": stanza},
             **words,
         }

@@ -7,6 +7,7 @@ import gc
 import inspect
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -38,6 +39,9 @@ def run(start: Start, mark: Mark, reports: Reports) -> None:
     """The kernel has run and ended. Its sockets being bound was reported, or why they are not."""
     try:
         process.become_kernel(start.cwd, start.environment)
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # as ipykernel has it between cells; it is told of before it is all there
         if "TZ" in start.environment:
             time.tzset()
         _reseed()
