@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import tarfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ def change_architecture(saved: Path, changed: Path) -> None:
 
 
 def build(engine: EngineUnderTest, tmp_path: Path, containerfile: str) -> str:
-    image = f"container-kernels-test/{tmp_path.name}".lower()
+    image = f"container-kernels-test/{uuid.uuid4().hex}"
     (tmp_path / "Containerfile").write_text(containerfile)
     engine.run("build", "--quiet", "--tag", image, "--file", str(tmp_path / "Containerfile"), str(tmp_path))
     return image

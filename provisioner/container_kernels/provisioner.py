@@ -22,7 +22,7 @@ from .config import SettingTraits, home, host_environment, read_spec
 from .control import outcome
 from .engines.protocol import Engine
 from .environment import asked_for, kernel_environment
-from .errors import EngineUnavailable, ImageError, KernelStartError, SpecError, WorkdirError
+from .errors import EngineUnavailable, GuestError, ImageError, KernelStartError, SpecError, WorkdirError
 from .finish import finish
 from .guest import wire
 from .kernel_container import (
@@ -35,6 +35,7 @@ from .ports import Ports
 from .spec import Spec
 from .workdir import Workdir
 
+GREETING = 15.0  # seconds for a supervisor to greet, before another container is tried
 POLITENESS = 1.0  # seconds for a kernel that was asked to end; one that is busy takes longer
 
 
@@ -197,18 +198,20 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         request = container_request(spec, info, self._mounts, user.choose(spec, info), labels)
         settings = guest_settings(spec, self._mounts)
 
+        async def launched_before(deadline: float) -> KernelContainer:
+            wanted = self._wanted_ports()
+            return await KernelContainer.launch(
+                engine, request, settings, ports=self._ports, wanted=wanted, deadline=deadline, log=self.log
+            )
+
         async def launched() -> tuple[KernelContainer, float]:
             deadline = time.monotonic() + spec.startup_timeout
-            container = await KernelContainer.launch(
-                engine,
-                request,
-                settings,
-                ports=self._ports,
-                wanted=self._wanted_ports(),
-                deadline=deadline,
-                log=self.log,
-            )
-            return container, deadline
+            try:
+                return await launched_before(min(deadline, time.monotonic() + GREETING)), deadline
+            except GuestError as error:
+                # A port may be dead: Podman leaves rules behind that lead to containers that are gone.
+                self.log.warning("%s Trying once more.", error.message)
+                return await launched_before(deadline), deadline
 
         try:
             container, deadline = await launched()
