@@ -20,6 +20,7 @@ from jupyter_client.manager import AsyncKernelManager
 from container_kernels import errors, kernel_container, ports
 from container_kernels.engines.docker import Docker
 from container_kernels.engines.protocol import ContainerRequest
+from container_kernels.spec import Spec
 
 from .conftest import EngineUnderTest, RunningKernel
 
@@ -311,3 +312,30 @@ async def test_a_deleted_directory(engine: EngineUnderTest, notebook_directory: 
     manager = AsyncKernelManager(kernel_name="container-python")
     await manager.start_kernel(cwd=str(kept))
     await manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+async def test_a_supervisor_that_does_not_greet(
+    patience: float, engine: EngineUnderTest, notebook_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another container is tried, once, while there is time; its ports are others."""
+    launch, tries = kernel_container.KernelContainer.launch, []
+
+    async def deaf_at_first(*args: Any, **kwargs: Any) -> kernel_container.KernelContainer:
+        tries.append(kwargs["deadline"])
+        if len(tries) == 1:
+            raise errors.GuestError("It did not greet.")
+        return await launch(*args, **kwargs)
+
+    monkeypatch.setattr(kernel_container.KernelContainer, "launch", deaf_at_first)
+    if not patience:
+        monkeypatch.setattr(
+            "container_kernels.provisioner.read_spec", lambda *_: Spec(startup_timeout=0, engine=engine.name)
+        )
+        assert isinstance(await failure("container-python"), errors.GuestError)
+        assert len(tries) == 1
+        return
+    manager = AsyncKernelManager(kernel_name="container-python")
+    await manager.start_kernel()
+    await manager.shutdown_kernel(now=True)
+    assert len(tries) == 2

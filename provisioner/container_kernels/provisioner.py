@@ -209,6 +209,8 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             try:
                 return await launched_before(min(deadline, time.monotonic() + GREETING)), deadline
             except GuestError as error:
+                if time.monotonic() >= deadline:
+                    raise
                 # A port may be dead: Podman leaves rules behind that lead to containers that are gone.
                 self.log.warning("%s Trying once more.", error.message)
                 return await launched_before(deadline), deadline
