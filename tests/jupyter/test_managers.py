@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
@@ -390,11 +391,19 @@ async def test_all_clients_hear_the_next_kernel(lost: bool, kernel: RunningKerne
                 other.load_connection_info(before)
                 other.start_channels()
                 await other.wait_for_ready(timeout=30)
-            assert await RunningKernel(kernel.manager, other).run("print('heard')") == "heard"
+            assert await heard(RunningKernel(kernel.manager, other), attempts=4 if lost else 1) == "heard"
     finally:
         for other in others:
             end(other)
     assert kernel.manager.get_connection_info() == before
+
+
+async def heard(kernel: RunningKernel, *, attempts: int) -> str:
+    """A port's proxy that is taken down may leave a connection half open; ZeroMQ gives it up when its handshake's 30 s are over."""
+    for _ in range(attempts - 1):
+        with contextlib.suppress(TimeoutError):
+            return await kernel.run("print('heard')", timeout=15)
+    return await kernel.run("print('heard')")
 
 
 async def test_a_second_life(engine: EngineUnderTest, notebook_directory: Path) -> None:
