@@ -11,21 +11,23 @@ import zmq
 from jupyter_client.session import Session
 
 PATIENCE = 60.0  # seconds for a first reply
+CELL = "1 + 1"
 
 Connection = Mapping[str, Any]
 
 
-def first_reply(connection: Connection, reconnect: int, code: str = "1 + 1") -> None:
-    """The kernel has executed `code` for a client that connected just now.
+def first_reply(connection: Connection, reconnect: int, code: str = CELL, expression: str = "None") -> str:
+    """The kernel has executed `code` for a client that connected just now; returned is the `expression`, in Python's notation.
 
     A refused connection is tried again after `reconnect` milliseconds. ZeroMQ's own 100 would round up whatever starts in less.
     """
     session = Session(key=as_bytes(connection["key"]), signature_scheme=connection["signature_scheme"])
     with _connected(connection, reconnect) as shell:
-        request = session.send(shell, "execute_request", _cell(code)) or {}
+        request = session.send(shell, "execute_request", _cell(code, expression)) or {}
         content = _reply(session, shell, request["msg_id"])
     if content["status"] != "ok":
-        raise RuntimeError(f"the cell failed: {content}")
+        raise RuntimeError(f"the cell failed: {content.get('ename')}: {content.get('evalue')}")
+    return str(content["user_expressions"]["it"]["data"]["text/plain"])
 
 
 def _reply(session: Session, shell: zmq.Socket[bytes], request: str) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def _connected(connection: Connection, reconnect: int) -> Iterator[zmq.Socket[by
             if kind == zmq.SUB:
                 socket.subscribe(b"")
             _encrypt(socket, connection)
-            socket.connect(f"tcp://127.0.0.1:{connection[port]}")
+            socket.connect(f"tcp://{connection['ip']}:{connection[port]}")
         yield sockets[0]
     finally:
         context.destroy(linger=0)
@@ -62,8 +64,15 @@ def _encrypt(socket: zmq.Socket[bytes], connection: Connection) -> None:
         socket.curve_serverkey = as_bytes(server_key)
 
 
-def _cell(code: str) -> dict[str, Any]:
-    return {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+def _cell(code: str, expression: str) -> dict[str, Any]:
+    expressions = {"it": expression}
+    return {
+        "code": code,
+        "silent": False,
+        "store_history": True,
+        "user_expressions": expressions,
+        "allow_stdin": False,
+    }
 
 
 def as_bytes(text: str | bytes) -> bytes:

@@ -19,9 +19,12 @@ LAYERS = (
     {"engines.protocol", "command"},
     {"spec", "owner"},
     {"engines", "environment", "workdir", "control", "ports", "config", "user"},
-    {"kernel_container", "image", "inventory", "kernelspecs"},
+    {"turns"},
+    {"kernel_container", "image", "kernelspecs"},
+    {"pool"},
+    {"inventory"},
     {"provisioner", "launcher", "doctor"},
-    {"cli"},
+    {"cli", "server"},
 )
 
 
@@ -141,9 +144,10 @@ def test_jupyter_is_known_at_the_edge_only() -> None:
         for each in IMPORTS
         if within(each.name, "jupyter_client", "jupyter_core", "zmq") and not each.lazily
     }
-    assert outside_the_guest(eagerly) <= {"provisioner", "launcher"}
+    assert outside_the_guest(eagerly) <= {"provisioner", "launcher", "server.keeper"}
     lazily = outside_the_guest(uses("jupyter_client", "jupyter_core", "zmq"))
-    assert all(within(module, "provisioner", "launcher", "doctor", "kernelspecs", "cli") for module in lazily)
+    edge = ("provisioner", "launcher", "doctor", "kernelspecs", "cli", "pool", "server")
+    assert all(within(module, *edge) for module in lazily)
 
 
 def test_traitlets_are_known_at_the_edge_only() -> None:

@@ -58,7 +58,7 @@ async def test_a_fresh_restart_is_another_container(
     before, container = kernel.manager.get_connection_info(), engine.the_container()
     await kernel.run("open('/tmp/left-behind', 'w').close()")
     await kernel.manager.restart_kernel()
-    await kernel.client.wait_for_ready(timeout=60)
+    await kernel.reach_next_container(engine)
     assert await kernel.run("import os; print(os.path.exists('/tmp/left-behind'))") == "False"
     assert kernel.manager.get_connection_info() == before
     await eventually_async(engine.containers, lambda names: len(names) == 1)
@@ -73,7 +73,7 @@ async def test_the_container_may_be_lost(kernel: RunningKernel, engine: EngineUn
     assert not await kernel.manager.is_alive()
     assert "is lost" in kernel.provisioner._container.reason
     await kernel.manager.restart_kernel(now=True)
-    await kernel.client.wait_for_ready(timeout=60)
+    await kernel.reach_next_container(engine)
     assert await kernel.run("print('back')") == "back"
     assert kernel.manager.get_connection_info() == before
 

@@ -55,6 +55,9 @@ GOOD: dict[str, list[tuple[Any, str, Any]]] = {
     "startup_timeout": [(1, "1", 1.0), (90.5, "90.5", 90.5), (3600, "3600", 3600.0)],
     "restart": [("keep", "keep", "keep"), ("fresh", "fresh", "fresh")],
     "engine_args": [(["--gpus", "all"], '["--gpus", "all"]', ("--gpus", "all"))],
+    "pool_size": [(0, "0", 0), (3.0, "3", 3), (64, "64", 64)],
+    "pool_ttl": [(60, "60", 60.0), (86400, "86400", 86400.0)],
+    "pool_memory_budget": [("auto", "auto", None), ("4g", "4g", 4 * GIB), (0, "0", 0)],
 }
 
 # Of every setting: values that it refuses, as kernel.json has them.
@@ -76,6 +79,9 @@ BAD: dict[str, list[Any]] = {
     "startup_timeout": [0, 0.5, 3601, "60", True, None, float("nan"), float("inf")],
     "restart": ["new", "", None, False],
     "engine_args": ["--gpus all", [1], {"--gpus": "all"}, None],
+    "pool_size": [-1, 65, 1.5, "1", True, None],
+    "pool_ttl": [59, 86401, "60", True, None],
+    "pool_memory_budget": [-1, "much", "", None, 1.5, True],
 }  # fmt: skip
 
 # Of every setting with text of a form of its own: text that it refuses.
@@ -90,6 +96,9 @@ BAD_TEXT: dict[str, list[str]] = {
     "preload": ["a b", "[1]"],
     "startup_timeout": ["soon", "0", "inf"],
     "engine_args": ["[1]"],
+    "pool_size": ["few", "-1", "1.5"],
+    "pool_ttl": ["long", "0"],
+    "pool_memory_budget": ["half", "-1"],
     "user": ["ada"],
     "workdir": ["home"],
     "image": ["-x"],

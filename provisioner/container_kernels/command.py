@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -130,3 +131,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except asyncio.TimeoutError:
         process.kill()
         await process.wait()
+
+
+def detached(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """The pid of a process that goes on without this one, with nothing to read, and nowhere to write. Raises OSError."""
+    null = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
+    return os.posix_spawn(argv[0], list(argv), dict(env), file_actions=null)

@@ -35,6 +35,13 @@ class SettingTraits(Configurable):
         return {name: getattr(self, name) for name in FIELDS if getattr(self, name) is not None}
 
 
+def configured(config: Any) -> dict[str, Any]:
+    """What `c.ContainerProvisioner` sets in a Jupyter program's configuration, by the settings' names."""
+    section = type("ContainerProvisioner", (SettingTraits,), {})
+    settings: dict[str, Any] = section(config=config).trait_settings()
+    return settings
+
+
 def read_spec(kernel_json: Mapping[str, Any], traits: Mapping[str, Any]) -> Spec:
     """The spec for a kernel started by this process, now. A variable that looks like a setting and is none is told once."""
     for sentence in mistyped(os.environ):

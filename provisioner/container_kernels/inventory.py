@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import owner
 from .engines import ENGINES, choose, working
-from .engines.protocol import LABEL, NAME_PREFIX, OWNER_LABEL, ContainerState, Engine, Usage
+from .engines.protocol import LABEL, NAME_PREFIX, OWNER_LABEL, POOL_LABEL, ContainerState, Engine, Usage
 from .errors import ContainerKernelError, EngineUnavailable
+from .pool.ledger import Claim, Ledger, SlotFile
+from .pool.removal import remove_slot
 
 KERNEL_LABEL = f"{LABEL}.kernel"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Container:
-    """One container, and what it uses where that was asked for and could be told."""
+    """One container, and what it uses where that was asked for and could be told.
+
+    One of the pool says by no label whose it is: the ledger has it in a slot, where no kernel has it yet, or knows who `claim`s it: a
+    kernel, or a filler that makes it. It knows nothing of those that end by themselves, or are in another ledger.
+    """
 
     engine: Engine
     state: ContainerState
     usage: Usage | None = None
+    slot: SlotFile | None = None
+    claim: Claim | None = None
 
     @property
     def name(self) -> str:
@@ -28,17 +39,28 @@ class Container:
 
     @property
     def kernel_id(self) -> str:
-        return self.state.labels.get(KERNEL_LABEL, "")
+        return self.claim.kernel_id if self.claim else self.state.labels.get(KERNEL_LABEL, "")
 
     @property
     def owner(self) -> str:
+        if POOL_LABEL in self.state.labels:
+            return self.claim.owner if self.claim else ""
         return self.state.labels.get(OWNER_LABEL, "")
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it waits for a kernel."""
+        return self.slot is not None
+
+    @property
+    def whose(self) -> str:
+        return "warm" if self.is_warm else f"kernel {self.kernel_id}" if self.kernel_id else "no kernel"
 
     def begins_with(self, text: str) -> bool:
         return any(known.startswith(text) for known in (self.name, self.name.removeprefix(NAME_PREFIX), self.kernel_id))
 
     async def is_orphan(self) -> bool:
-        """Whether the process that made it runs no more; False when in doubt."""
+        """Whether the process that it belongs to runs no more; False when in doubt, and for what waits in the pool."""
         return await owner.is_gone(self.owner)
 
 
@@ -62,7 +84,34 @@ async def _working(name: str | None) -> list[Engine]:
 async def _of(engine: Engine, with_usage: bool) -> list[Container]:
     states = await engine.list()
     usages = {usage.name: usage for usage in await engine.usage()} if with_usage and states else {}
-    return [Container(engine, state, usages.get(state.name)) for state in states]
+    pooled = _Pooled.read() if any(POOL_LABEL in state.labels for state in states) else _Pooled()
+    return [
+        Container(engine, state, usages.get(state.name), pooled.slots.get(state.name), pooled.claims.get(state.name))
+        for state in states
+    ]
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """What the ledger knows of containers, by name."""
+
+    slots: dict[str, SlotFile] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls) -> _Pooled:
+        """In the order in which a container goes through it, so that none slips by; nothing where it cannot be read."""
+        ledger = Ledger.of_this_user()
+        try:
+            making = {each.name: each for each in ledger.making()}
+            slots = {each.name: each for each in ledger.slots()}
+            claims = {each.name: each for each in ledger.claims()}
+        except (OSError, ContainerKernelError) as error:
+            _log.warning("Which containers are warm is not known: %s", error)
+            return cls()
+        waiting = {name: slot for name, slot in slots.items() if name not in claims}
+        unfinished = {name: claim for name, claim in making.items() if name not in slots}
+        return cls(waiting, {**unfinished, **claims})
 
 
 def find(some: Iterable[Container], text: str) -> Container:
@@ -73,7 +122,7 @@ def find(some: Iterable[Container], text: str) -> Container:
     if len(matching) == 1:
         return matching[0]
     if matching:
-        listed = "\n".join(f"{each.name}  kernel {each.kernel_id}  {each.engine.name}" for each in matching)
+        listed = "\n".join(f"{each.name}  {each.whose}  {each.engine.name}" for each in matching)
         raise ContainerKernelError(
             f"{text!r} fits {len(matching)} containers.", hint="Give more of the name.", detail=listed
         )
@@ -87,9 +136,25 @@ async def remove(some: Iterable[Container]) -> list[tuple[Container, ContainerKe
 
     async def removal(container: Container) -> tuple[Container, ContainerKernelError | None]:
         try:
-            await container.engine.remove(container.name)
+            await _remove(container)
         except ContainerKernelError as error:
             return container, error
+        except OSError as error:
+            return container, ContainerKernelError(f"The pool's files cannot be used: {error}.")
         return container, None
 
     return await asyncio.gather(*(removal(container) for container in some))
+
+
+async def _remove(container: Container) -> None:
+    """Of a warm one, the slot goes first: no kernel finds it then."""
+    if container.slot is not None:
+        if not await remove_slot(Ledger.of_this_user(), container.engine, container.slot):
+            raise ContainerKernelError(
+                f"A kernel has just started in {container.name}.", hint="The same command again ends that one."
+            )
+        return
+    await container.engine.remove(container.name)
+    if container.claim is not None:
+        Ledger.of_this_user().release(container.name)
+        Ledger.of_this_user().made(container.name)

@@ -59,7 +59,7 @@ def container_request(
 ) -> ContainerRequest:
     """What to run for the spec: everything but the ports and the token, which each container has of its own."""
     return ContainerRequest(
-        name=f"{NAME_PREFIX}{uuid.uuid4().hex[:12]}",
+        name=new_name(),
         image=spec.image,
         command=("python3", "-c", BOOT),
         cpus=min(spec.cpus, float(info.cpus)),
@@ -71,6 +71,10 @@ def container_request(
         labels={LABEL: __version__, **{f"{LABEL}.{name}": value for name, value in labels.items()}},
         engine_args=(*user.engine_args, *spec.engine_args),
     )
+
+
+def new_name() -> str:
+    return f"{NAME_PREFIX}{uuid.uuid4().hex[:12]}"
 
 
 def guest_settings(spec: Spec, workdir: Workdir) -> dict[str, Any]:
@@ -149,17 +153,56 @@ class KernelContainer:
             "ports": {**self.ports.kernel, "supervisor": self.ports.supervisor},
         }
 
+    async def shelve(self, time_to_live: float, curve: Mapping[str, str], deadline: float) -> dict[str, Any]:
+        """The container is as ready as it can be, and waits for a claim for `time_to_live` seconds, without us.
+
+        Returns what the supervisor knows: `parked` (whether a kernel waits in it, which has `curve` as its keys), `facts`, `memory` (bytes).
+        The container is gone when it raises.
+        """
+        request = self._control.request("shelve", time_to_live=time_to_live, curve=dict(curve))
+        try:
+            answer = await outcome(request, max(1.0, deadline - time.monotonic()))
+        except BaseException as error:
+            found = await self._start_error(error)
+            await self.discard()
+            raise found from error
+        self._control.close()
+        return answer
+
+    @classmethod
+    async def claim(
+        cls, engine: Engine, persisted: Mapping[str, Any], *, deadline: float, log: logging.Logger
+    ) -> KernelContainer:
+        """The container of an earlier `persisted`, shelved since, and nobody else's from now on.
+
+        Raises GuestError when it does not answer before `deadline` (of `time.monotonic`), or has a kernel; it is not removed then.
+        """
+        container = cls._known(engine, persisted, log)
+        try:
+            has_kernel = await outcome(container._control.open(deadline), max(0.0, deadline - time.monotonic()) + WATCH)
+            if has_kernel:
+                raise GuestError(f"The container {container.name} has a kernel already.")
+        except asyncio.TimeoutError:
+            container._control.close()
+            raise GuestError(f"The container {container.name} does not answer.") from None
+        except BaseException:
+            container._control.close()
+            raise
+        return container
+
+    @classmethod
+    def _known(cls, engine: Engine, persisted: Mapping[str, Any], log: logging.Logger) -> KernelContainer:
+        ports = dict(persisted["ports"])
+        supervisor = ports.pop("supervisor")
+        return cls(engine, persisted["name"], persisted["image"], Ports(ports, supervisor), persisted["token"], log)
+
     @classmethod
     async def attach(cls, engine: Engine, persisted: Mapping[str, Any], *, log: logging.Logger) -> KernelContainer:
         """The container of an earlier `persisted`, with the kernel that runs in it, or that has ended since.
 
         Raises GuestError when it does not answer.
         """
-        ports = dict(persisted["ports"])
-        supervisor = ports.pop("supervisor")
-        container = cls(
-            engine, persisted["name"], persisted["image"], Ports(ports, supervisor), persisted["token"], log
-        )
+        container = cls._known(engine, persisted, log)
         container._running = True  # until we are told otherwise
         try:
             runs = await outcome(container._control.open(time.monotonic() + ANSWER), ANSWER + 1)
@@ -331,6 +374,11 @@ class KernelContainer:
                 return
         # Its connection may be lost, and the container still run.
         await self.discard()
+
+    def abandon(self) -> None:
+        """The container ends by itself when its lease is over; nothing waits for it."""
+        self._ending_it = True
+        self._control.close()
 
     async def remove(self) -> None:
         """The engine says that the container is gone."""

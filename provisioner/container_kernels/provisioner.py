@@ -20,7 +20,7 @@ from jupyter_client.provisioning import KernelProvisionerBase
 from . import engines, owner, user, workdir
 from .config import SettingTraits, home, host_environment, read_spec
 from .control import outcome
-from .engines.protocol import Engine
+from .engines.protocol import Engine, EngineInfo
 from .environment import asked_for, kernel_environment
 from .errors import EngineUnavailable, GuestError, ImageError, KernelStartError, SpecError, WorkdirError
 from .finish import finish
@@ -31,11 +31,15 @@ from .kernel_container import (
     container_request,
     guest_settings,
 )
+from .pool.claiming import Miss, Pool, Warm
+from .pool.ledger import Slot
 from .ports import Ports
 from .spec import Spec
+from .turns import Turns
 from .workdir import Workdir
 
 GREETING = 15.0  # seconds for a supervisor to greet, before another container is tried
+COLD_STARTS = Turns(max(2, (os.cpu_count() or 1) // 2))
 POLITENESS = 1.0  # seconds for a kernel that was asked to end; one that is busy takes longer
 
 
@@ -54,6 +58,8 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._ports: Ports | None = None
         self._wanted: Mapping[str, int] | None = None
         self._curve: dict[str, str] = {}
+        self._pool: Pool | None = None
+        self.is_warm = False  # whether the container came from the pool
         self._has_process = False
         self._told = False  # whether the kernel's death was logged
         self._host_environment: dict[str, str] | None = None
@@ -141,6 +147,8 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._has_process = False
         if container is not None:
             await finish(container.end())
+            if self._pool is not None:
+                self._pool.ended(container.name)
 
     # -- Starting
 
@@ -166,13 +174,53 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             if self._container is not None and (spec.restart == "fresh" or not self._container.is_usable):
                 await finish(self._container.remove())
                 self._container = None
-            returning = self._container is None and self._ports is not None
             if self._container is None:
-                self._container, deadline = await self._new_container(spec)
-            facts = await self._container.start(self._start_of(spec, returning=returning), deadline)
+                facts = await self._started_in_another_container(spec)
+            else:
+                facts = await self._container.start(self._start_of(spec, self._curve_keys(spec)), deadline)
             self.connection_info = self._connection_info(spec, curve=facts.get("curve") is True)
         self._has_process = True
         return self.connection_info
+
+    async def _started_in_another_container(self, spec: Spec) -> dict[str, Any]:
+        """A kernel runs in a container from the pool, or in one that was made for it; what its supervisor knows is returned."""
+        self._mounts = workdir.plan(spec, cwd=self._cwd, root=self._root_directory(), home=home())
+        encrypts = self._manager.has_trait("curve_publickey") and zmq.has("curve")
+        self._pool = pool = Pool(spec, host_environment(), encrypts=encrypts, log=self.log)
+        with pool.start_under_way:
+            found = await self._claimed(pool, spec)
+            self.is_warm = isinstance(found, Warm)
+            if isinstance(found, Warm):
+                self._container, facts, info = found.container, found.facts, None
+                self._ports = self._container.ports
+            else:
+                self.log.debug("Kernel %s starts cold: %s.", self.kernel_id, found.reason)
+                async with COLD_STARTS.turn():
+                    await pool.make_room()
+                    facts, info = await self._started_cold(spec, self._mounts)
+                pool.started_cold(info, self._mounts, found)
+        pool.refill(info, self._mounts)
+        return facts
+
+    async def _started_cold(self, spec: Spec, mounts: Workdir) -> tuple[dict[str, Any], EngineInfo]:
+        returning = self._ports is not None
+        self._container, info, deadline = await self._new_container(spec, mounts)
+        start = self._start_of(spec, self._curve_keys(spec), returning=returning)
+        return await self._container.start(start, deadline), info
+
+    async def _claimed(self, pool: Pool, spec: Spec) -> Warm | Miss:
+        """With the container come its ports, and the keys of the kernel that waits in it."""
+        if self._ports is not None or any(self._wanted_ports().values()):
+            return Miss("its ports are given")
+        assert self._mounts is not None
+
+        async def start(container: KernelContainer, slot: Slot, deadline: float) -> dict[str, Any]:
+            curve = self._curve_keys(spec, slot.curve)
+            facts = await container.start(self._start_of(spec, curve), deadline)
+            self._curve = curve
+            return facts
+
+        return await pool.start(self._mounts, start, safe_id(self.kernel_id))
 
     @contextlib.asynccontextmanager
     async def _start_attempt(self) -> AsyncIterator[None]:
@@ -191,12 +239,11 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         if isinstance(pending, dict):
             pending.pop(self.kernel_id, None)
 
-    async def _new_container(self, spec: Spec) -> tuple[KernelContainer, float]:
+    async def _new_container(self, spec: Spec, mounts: Workdir) -> tuple[KernelContainer, EngineInfo, float]:
         engine, info = await engines.choose(spec.engine, require_vm=spec.require_vm)
-        self._mounts = workdir.plan(spec, cwd=self._cwd, root=self._root_directory(), home=home())
         labels = {"kernel": safe_id(self.kernel_id), "owner": await owner.this_process()}
-        request = container_request(spec, info, self._mounts, user.choose(spec, info), labels)
-        settings = guest_settings(spec, self._mounts)
+        request = container_request(spec, info, mounts, user.choose(spec, info), labels)
+        settings = guest_settings(spec, mounts)
 
         async def launched_before(deadline: float) -> KernelContainer:
             wanted = self._wanted_ports()
@@ -225,7 +272,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             engines.forget()  # it worked before: the next start looks again
             raise
         self._ports = container.ports
-        return container, deadline
+        return container, info, deadline
 
     def _wanted_ports(self) -> Mapping[str, int]:
         """Those that the manager was made with, and not those that it has from us."""
@@ -241,7 +288,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         await engine.pull(image, lambda line: self.log.info("%s: %s", image, line))
         return True
 
-    def _start_of(self, spec: Spec, *, returning: bool) -> Start:
+    def _start_of(self, spec: Spec, curve: Mapping[str, str], *, returning: bool = False) -> Start:
         environment = kernel_environment(
             spec,
             host=host_environment(),
@@ -250,7 +297,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         )
         return Start(
             connection={"key": self._key(), "signature_scheme": self._manager.session.signature_scheme},
-            curve=self._curve_keys(spec),
+            curve=curve,
             environment=environment,
             cwd=self._mounts.cwd if self._mounts else None,
             argv=spec.argv,
@@ -267,13 +314,15 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             session.key = uuid.uuid4().hex.encode()
         return str(session.key.decode())
 
-    def _curve_keys(self, spec: Spec) -> dict[str, str]:
-        """Keys for CurveZMQ where this jupyter_client knows them, the same through all restarts. Another kernel than the image's
-        ipykernel is not known to understand them."""
+    def _curve_keys(self, spec: Spec, offered: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Keys for CurveZMQ where this jupyter_client knows them, the same through all restarts; new ones, or those that are `offered`.
+        Another kernel than the image's ipykernel is not known to understand them."""
         if spec.argv or not self._manager.has_trait("curve_publickey") or not zmq.has("curve"):
             return {}
         if not self._curve:
             public, secret = self._manager.curve_publickey, self._manager.curve_secretkey
+            if (public is None or secret is None) and offered:
+                return dict(offered)
             if public is None or secret is None:
                 public, secret = zmq.curve_keypair()
             self._curve = {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}

@@ -27,7 +27,7 @@ WorkdirPolicy = Literal["auto", "root", "notebook", "none"]
 
 @dataclass(frozen=True)
 class Spec:
-    """The checked settings of one kernel. Memory is in bytes, startup_timeout in seconds."""
+    """The checked settings of one kernel. Memory is in bytes, startup_timeout and pool_ttl in seconds."""
 
     engine: str | None = None
     require_vm: bool = False
@@ -46,6 +46,9 @@ class Spec:
     startup_timeout: float = 60.0
     restart: Literal["keep", "fresh"] = "keep"
     engine_args: tuple[str, ...] = ()
+    pool_size: int = 0
+    pool_ttl: float = 1800.0
+    pool_memory_budget: int | None = None
 
 
 class _Refused(ValueError):
@@ -167,18 +170,24 @@ def _cpus(value: Any) -> float:
     return number
 
 
-def _count(value: Any) -> int:
-    number = _number(value)
-    if number != int(number) or not 16 <= number <= 4_194_304:
-        raise _Refused
-    return int(number)
+def _count(least: int, most: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        number = _number(value)
+        if number != int(number) or not least <= number <= most:
+            raise _Refused
+        return int(number)
+
+    return read
 
 
-def _seconds(value: Any) -> float:
-    number = _number(value)
-    if not 1 <= number <= 3600:
-        raise _Refused
-    return number
+def _seconds(least: float, most: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        number = _number(value)
+        if not least <= number <= most:
+            raise _Refused
+        return number
+
+    return read
 
 
 _LEAST_MEMORY = 64 << 20
@@ -188,6 +197,15 @@ def _memory(value: Any) -> int:
     number = size(value)
     if not _LEAST_MEMORY <= number <= 1 << 50:
         raise _Refused("a kernel needs 64 MiB at the least")
+    return number
+
+
+def _budget(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    number = size(value)
+    if number < 0:
+        raise _Refused
     return number
 
 
@@ -281,7 +299,7 @@ FIELDS: dict[str, Field] = {
         Field("argv", "a list of words; {connection_file} stands for the file's path", "Run this command as the kernel, in place of the image's ipykernel.", _texts, _list_text),
         Field("cpus", "a number from 0.01, such as 2 or 0.5", "Cores that the container may use.", _cpus, _number_text),
         Field("memory", "a size of at least 64 MiB, such as '512m', '2g' or '2GiB'", "Memory that the container may use.", _memory),
-        Field("pids", "a whole number from 16", "Processes and threads that the container may have.", _count, _number_text),
+        Field("pids", "a whole number from 16", "Processes and threads that the container may have.", _count(16, 4_194_304), _number_text),
         Field("workdir", "'auto', 'root', 'notebook' or 'none'", "What is mounted: the server's root directory, the notebook's, or nothing.", _choice("auto", "root", "notebook", "none")),
         Field("mounts", "a list of {source, target, read_only}, paths absolute, target optional", "More directories of the host.", _mounts, _json_text),
         Field("env", "names and texts", "Variables of the kernel.", _variables, _json_text),
@@ -289,8 +307,11 @@ FIELDS: dict[str, Field] = {
         Field("network", "'full' or 'none'", "What the kernel can reach.", _choice("full", "none")),
         Field("preload", "a list of module names, such as ['numpy']", "Modules imported before the kernel starts.", _modules, _list_text),
         Field("user", "'auto', 'root' or 'uid:gid'", "Who the kernel is inside; auto makes the files it writes the caller's own.", _user),
-        Field("startup_timeout", "seconds from 1 to 3600", "How long a start may take, without the pull of an image.", _seconds, _number_text),
+        Field("startup_timeout", "seconds from 1 to 3600", "How long a start may take, without the pull of an image.", _seconds(1, 3600), _number_text),
         Field("restart", "'keep' or 'fresh'", "Whether a restart keeps the container, or makes a new one.", _choice("keep", "fresh")),
         Field("engine_args", "a list of words", "More arguments of the engine's run command.", _texts, _list_text),
+        Field("pool_size", "a whole number from 0 to 64", "Warm containers that are kept ready for the next kernels; 0 keeps none.", _count(0, 64), _number_text),
+        Field("pool_ttl", "seconds from 60 to 86400", "How long a warm container waits for a kernel, before another takes its place.", _seconds(60, 86400), _number_text),
+        Field("pool_memory_budget", "a size, such as '4g', or 'auto' for half of the machine's memory", "No warm container is made when all containers together would use more; 0 makes none.", _budget),
     )
 }  # fmt: skip

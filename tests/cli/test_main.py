@@ -39,7 +39,7 @@ def test_help_does_not_wait_for_jupyter() -> None:
 
 
 def test_every_command_says_what_it_does() -> None:
-    assert [command.NAME for command in COMMANDS] == ["doctor", "build", "install", "ps", "logs", "stop", "gc"]
+    assert [command.NAME for command in COMMANDS] == ["doctor", "build", "install", "ps", "logs", "stop", "gc", "pool"]
     assert all(command.HELP.endswith(".") for command in COMMANDS)
 
 

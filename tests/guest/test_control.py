@@ -51,8 +51,14 @@ class Visit:
     def welcome(self, *, kernel: bool = False) -> None:
         """The whole introduction, to the letter."""
         self.say(GREETING)
-        assert self.hear() == {"op": "hello", "protocol": wire.PROTOCOL, "token": TOKEN}
-        self.say({"event": "welcome", "kernel": kernel})
+        self.say(self.answer_hello(kernel=kernel))
+
+    def answer_hello(self, *, kernel: bool = False) -> wire.Message:
+        """What is to be said to the host's hello, which has come."""
+        hello = self.hear() or {}
+        nonce = hello.pop("nonce")
+        assert hello == {"op": "hello", "protocol": wire.PROTOCOL, "token": TOKEN}
+        return {"event": "welcome", "kernel": kernel, "proof": wire.proof(wire.digest(TOKEN), nonce)}
 
     def close(self) -> None:
         self.socket.close()
@@ -182,8 +188,7 @@ def test_a_greeting_that_comes_late_and_in_pieces(
     data = wire.encode(GREETING)
     visit.socket.sendall(data[:7])
     visit.socket.sendall(data[7:])
-    assert visit.hear() == {"op": "hello", "protocol": wire.PROTOCOL, "token": TOKEN}
-    visit.say({"event": "welcome", "kernel": False})
+    visit.say(visit.answer_hello())
     assert welcome.result(PATIENCE) is False
 
 
@@ -205,6 +210,21 @@ def test_another_protocol_is_refused_and_the_token_not_shown(supervisor: Supervi
     assert "another release" in raised.value.hint
     assert visit.hear() is None
     assert host.is_lost()
+
+
+@pytest.mark.parametrize(
+    "proof", [None, 1, "", "x", "ü", wire.proof(wire.digest("another"), "nonce"), wire.digest(TOKEN)]
+)
+def test_who_cannot_prove_to_be_the_container_is_told_nothing(supervisor: Supervisor, host: Host, proof: Any) -> None:
+    """A program that has got hold of the port of a container that is gone, and knows the protocol."""
+    welcome = host.open()
+    visit = supervisor.visit()
+    visit.say(GREETING)
+    visit.hear()
+    visit.say({"event": "welcome", "kernel": False, "proof": proof})
+    with pytest.raises(GuestError, match="it is not the container that was made for us"):
+        welcome.result(PATIENCE)
+    assert visit.hear() is None
 
 
 def test_a_token_that_is_not_taken(supervisor: Supervisor, host: Host) -> None:
@@ -307,8 +327,7 @@ def test_what_comes_together_with_the_welcome_is_heard(supervisor: Supervisor, h
     welcome = host.open()
     visit = supervisor.visit()
     visit.say(GREETING)
-    visit.hear()
-    visit.say({"event": "welcome", "kernel": True}, {"event": "ended", "signal": 9})
+    visit.say(visit.answer_hello(kernel=True), {"event": "ended", "signal": 9})
     assert welcome.result(PATIENCE) is True
     assert host.events.get(timeout=PATIENCE) == {"event": "ended", "signal": 9}
 

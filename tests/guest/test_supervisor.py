@@ -59,6 +59,12 @@ for entry in filter(str.isdigit, os.listdir("/proc")):
     if int(entry) != os.getpid(): table[int(entry)] = [int(words[1]), words[0]]
 print(json.dumps(table))
 """
+# The command lines of all processes but the one that looks.
+COMMANDS = """
+import os
+for entry in filter(str.isdigit, os.listdir("/proc")):
+    if int(entry) != os.getpid(): print(open(f"/proc/{entry}/cmdline").read())
+"""
 KILL = "import os, sys; os.kill(int(sys.argv[1]), int(sys.argv[2]))"
 
 
@@ -758,15 +764,97 @@ def test_a_preloaded_module_that_is_missing_or_broken(begin: StartGuest, tmp_pat
     assert "preload: leaves is left out: SystemExit: 1" in log
 
 
-def test_a_preloaded_module_that_ends_the_process(begin: StartGuest, tmp_path: Path) -> None:
-    (tmp_path / "ends.py").write_text("import os; os._exit(0)")
-    guest = begin(mounts=[Mount(str(tmp_path), "/preload")], environment={"PYTHONPATH": "/preload"}, preload=["ends"])
+# What a module must not leave behind, and what is said of it. There are more of them than templates may die.
+SPOILERS = {
+    "x_thread": (
+        "import threading, time; threading.Thread(target=time.sleep, args=[600]).start()",
+        "it starts a thread",
+    ),
+    "x_native": ("import _thread, time; _thread.start_new_thread(time.sleep, (600,))", "it starts a thread"),
+    "x_child": ("import subprocess; kept = subprocess.Popen(['sleep', '612'])", "it starts a process"),
+    "x_net": ("import socket; kept = socket.socket()", "it opens a socket"),
+    "x_piped": ("import os; kept = os.pipe()", "it opens a pipe"),
+    "x_poll": ("import select; kept = select.epoll()", "it opens anon_inode:[eventpoll]"),
+    "x_device": ("kept = open('/dev/ptmx', 'rb', buffering=0)", "it opens /dev/p"),
+    "x_handler": ("import signal; signal.signal(signal.SIGTERM, lambda *_: None)", "it changes what SIGTERM does"),
+    "x_asks": ("from IPython import get_ipython; get_ipython()", "it asks for IPython's shell"),
+    "x_broken": ("import socket; kept = __builtins__['kept'] = socket.socket(); 1 / 0", "it opens a socket"),
+    "x_leaves": ("import os; os._exit(0)", "Python dies"),
+    "x_crashes": ("import os; os.kill(os.getpid(), 11)", "Python dies"),
+}
+IMPATIENT = "import container_kernels_guest.preload as p; p.ENDING = 0.3"
+
+
+def with_modules(
+    begin: StartGuest, directory: Path, modules: Mapping[str, str], prelude: str = "", **settings: Any
+) -> Guest:
+    """A guest that finds the modules."""
+    for name, source in modules.items():
+        (directory / f"{name}.py").write_text(source)
+    mounts = [Mount(str(directory), "/modules", read_only=True)]
+    return begin(prelude, mounts=mounts, environment={"PYTHONPATH": "/modules"}, **settings)
+
+
+def test_preloaded_modules_that_spoil_the_template(begin: StartGuest, tmp_path: Path) -> None:
+    modules = {name: source for name, (source, _) in SPOILERS.items()}
+    guest = with_modules(begin, tmp_path, {**modules, "good": ""}, IMPATIENT, preload=[*SPOILERS, "good"])
+    kernel = guest.claim().start()["pid"]  # waits for the last of the templates
+    log = guest.log()
+    for name, (_, reason) in SPOILERS.items():
+        assert f"preload: {name} is left out: {reason}" in log
+        assert log.count(f"preload: {name} is left out: {reason}") == 1
+    assert "the template had died" not in log
+    loaded = value(guest.client(), f"[name for name in {[*SPOILERS, 'good']} if name in __import__('sys').modules]")
+    assert loaded == "['good']"
+    assert "612" not in guest.run(COMMANDS)  # the child that was started is ended, too
+    assert {pid for pid, (parent, _) in guest.processes().items() if parent == 1} == {kernel, guest.template(kernel)}
+
+
+def test_a_preloaded_module_that_leaves_nothing_behind(begin: StartGuest, tmp_path: Path) -> None:
+    harmless = """
+import subprocess, threading, time
+threading.Thread(target=time.sleep, args=[0.1]).start()
+subprocess.run(["true"])
+subprocess.Popen(["sleep", "0.1"])
+kept = [open(path, "rb") for path in ("/dev/null", "/dev/urandom", __file__)]
+"""
+    guest = with_modules(begin, tmp_path, {"harmless": harmless}, preload=["harmless"])
+    assert "pid" in guest.claim().start()
+    assert "left out" not in guest.log()
+    assert value(guest.client(), "'harmless' in __import__('sys').modules") == "True"
+
+
+def test_a_module_that_spoils_the_template_when_it_learns(begin: StartGuest, tmp_path: Path) -> None:
+    modules = {
+        "teaches": "import container_kernels_guest.kernel as k; k.REHEARSED_CELL = 'import spoils, taught'",
+        "spoils": SPOILERS["x_thread"][0],
+        "taught": "import sys; print('taught the template', file=sys.stderr)",
+    }
+    guest = with_modules(begin, tmp_path, modules, preload=["teaches"])
+    host = guest.claim()
+    host.start()
+    client = guest.client()
+    execute(client, "kept = 42")
+    log = eventually(guest.log, lambda log: "taught the template" in log, timeout=PATIENCE)
+    assert log.count("preload: spoils is left out: it starts a thread when it is imported") == 1
+    assert log.count("taught the template") == 1
+    assert "the template had died" not in log
+    assert value(client, "kept") == "42"  # of all this, the kernel has noticed nothing
+    client.stop_channels()
+    host.ask("kill")
+    host.start()
+    seen = value(guest.client(), "[name in __import__('sys').modules for name in ('teaches', 'spoils', 'taught')]")
+    assert seen == "[True, False, True]"
+
+
+def test_ipykernel_ends_the_process(begin: StartGuest, tmp_path: Path) -> None:
+    guest = with_modules(begin, tmp_path, {"ipykernel": SPOILERS["x_leaves"][0]})
     host = guest.claim()
     assert host.start()["error"]["kind"] == "template"
     # It is not made anew for ever.
-    eventually(guest.log, lambda log: "Python dies while it imports" in log, timeout=PATIENCE)
-    assert "preload" in host.start()["error"]["message"]
-    assert guest.log().count("the template has died") <= 3
+    eventually(guest.log, lambda log: "Python dies while it imports ipykernel" in log, timeout=PATIENCE)
+    assert host.start()["error"] == {"kind": "template", "message": "Python dies while it imports ipykernel."}
+    assert guest.log().count("the template had died") <= 3
 
 
 def test_a_version_that_is_a_pre_release(begin: StartGuest) -> None:

@@ -19,7 +19,7 @@ Outcomes = list[tuple[Container, ContainerKernelError | None]]
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         f"{HELP} Containers end by themselves when their process is gone; this is for those that could not. "
-        "One that another host's process has made is let be."
+        "One that another host's process has made is let be, and so are those that are warm."
     )
     parser.add_argument("--dry-run", action="store_true", help="Say what would be removed, and remove nothing.")
     parser.add_argument("--engine", choices=tuple(ENGINES), help="Those of this engine; default: of all that work.")
@@ -52,6 +52,6 @@ def _tell(outcomes: Outcomes, dry_run: bool) -> None:
     for orphan, error in outcomes:
         said = "Would remove" if dry_run else "Removed" if error is None else "Could not remove"
         reason = "" if error is None else f": {error.message}"
-        print(f"{said} {orphan.name} (kernel {orphan.kernel_id}, {orphan.engine.name}){reason}")
+        print(f"{said} {orphan.name} ({orphan.whose}, {orphan.engine.name}){reason}")
     if not outcomes:
         print("No container was left behind.")

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..engines import ENGINES
+from ..engines.protocol import NAME_PREFIX
 from ..guest.wire import size_text
 from ..inventory import Container, containers
 from .output import age, print_json, print_table
@@ -39,6 +40,7 @@ def as_json(container: Container) -> dict[str, Any]:
     state, usage = container.state, container.usage
     return {
         "kernel_id": container.kernel_id,
+        "warm": container.is_warm,
         "name": state.name,
         "engine": container.engine.name,
         "image": state.image,
@@ -59,5 +61,10 @@ def as_row(container: Container, now: datetime) -> tuple[str, ...]:
         memory = f"{size_text(usage.memory)} of {size_text(usage.memory_limit)}"
         of_usage = (f"{usage.cpu_percent:.0f} %", memory, str(usage.pids))
     lived = age((now - state.created).total_seconds())
-    kernel = container.kernel_id[:SHOWN] or state.name
-    return (kernel, container.engine.name, state.image, lived, state.status, *of_usage)
+    return (_kernel(container), container.engine.name, state.image, lived, state.status, *of_usage)
+
+
+def _kernel(container: Container) -> str:
+    """What `logs` and `stop` take; a warm container is no kernel's yet."""
+    name = container.name.removeprefix(NAME_PREFIX)
+    return f"warm {name}" if container.is_warm else container.kernel_id[:SHOWN] or container.name

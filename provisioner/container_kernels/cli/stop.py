@@ -26,7 +26,7 @@ async def run(arguments: argparse.Namespace) -> int:
     outcomes = await remove(found.values())
     for container, error in outcomes:
         if error is None:
-            print(f"Removed {container.name} (kernel {container.kernel_id}, {container.engine.name}).")
+            print(f"Removed {container.name} ({container.whose}, {container.engine.name}).")
     for _, error in outcomes:
         if error is not None:
             raise error

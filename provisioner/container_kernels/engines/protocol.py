@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 LABEL = "io.container-kernels"  # on every container and image of ours; the more precise labels start with it
 OWNER_LABEL = f"{LABEL}.owner"  # whose it is: what `owner.this_process` says
+POOL_LABEL = f"{LABEL}.pool"  # on those that were made before a kernel asked for one: the key of the recipe
 NAME_PREFIX = f"{LABEL.rpartition('.')[2]}-"  # of the names of our containers
 
 RUNNING = 60.0  # seconds for a container to be created and started, unless the caller says otherwise

@@ -3,7 +3,6 @@
 import gc
 import signal
 import sys
-import traceback
 
 KEPT = 15.0  # seconds in which the host reads the log of a failed start: with its container, it is gone
 FAILED = "container-kernels: cannot start"
@@ -22,6 +21,8 @@ def main():  # type: () -> None
 
 
 def _keep_readable():  # type: () -> None
+    import traceback  # PID 1 stays small
+
     traceback.print_exc()
     sys.stderr.write(FAILED + ": " + repr(sys.exc_info()[1]) + "\n")
     sys.stderr.flush()

@@ -144,7 +144,8 @@ class Connections:
             raise wire.WireError("wrong token")
         connection.known = True
         connection.decoder.limit = wire.MAX_MESSAGE
-        connection.send({"event": "welcome", "kernel": self._on_claim()})
+        proof = wire.proof(self._token_digest, str(message.get("nonce")))
+        connection.send({"event": "welcome", "kernel": self._on_claim(), "proof": proof})
         untold, self._untold = self._untold, []
         for late in untold:
             connection.send(late)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
 import json
 import os
 import signal
@@ -12,9 +11,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, Dict, List, NamedTuple
 
 from . import process
+from .parked import Orders
 
 if TYPE_CHECKING:
     from .running import Mark
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 RECONNECTION = 0.4  # seconds: ZeroMQ comes back after 100 to 200 ms
 EVERYBODY = 1 << 31  # more than will come
+LIMBERING = 10.0  # seconds that a cell of ours may take
+LIMBERING_CELL = "None"
 REHEARSED_CELL = "import os; _ = [os.getcwd()]\nprint(_)"
 
 
@@ -38,18 +40,10 @@ class Start(NamedTuple):
 def run(start: Start, mark: Mark, reports: Reports) -> None:
     """The kernel has run and ended. Its sockets being bound was reported, or why they are not."""
     try:
-        process.become_kernel(start.cwd, start.environment)
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # as ipykernel has it between cells; it is told of before it is all there
-        if "TZ" in start.environment:
-            time.tzset()
-        _reseed()
-        arguments = ["-f", start.connection_file, *start.extra_arguments]
-        # As `python -m ipykernel_launcher` would have it.
-        sys.argv = [sys.modules["ipykernel"].__path__[0] + "_launcher.py", *arguments]
-        app = _app(mark, reports, EVERYBODY if start.returning else max(1, mark.listeners))
-        app.initialize(arguments)
+        _lead_session()
+        _enter(start.cwd, start.environment)
+        awaited = EVERYBODY if start.returning else max(1, mark.listeners)
+        app = _app(["-f", start.connection_file, *start.extra_arguments], mark, awaited, lambda: _report_bound(reports))
     except BaseException as error:
         reports.send("start_failed", message=f"{type(error).__name__}: {error}")
         raise
@@ -58,14 +52,86 @@ def run(start: Start, mark: Mark, reports: Reports) -> None:
     app.start()
 
 
-def _app(mark: Mark, reports: Reports, awaited: int) -> Any:
+def park(connection_file: str, orders: Orders, mark: Mark, reports: Reports) -> None:
+    """As `run`, but that the start is waited for when everything else is done: its key, its directory and its environment come last."""
+    try:
+        _lead_session()
+        app = _app(["-f", connection_file], mark, 1, lambda: None)
+        _limber_up(app.kernel)
+    except BaseException as error:
+        reports.send("not_parked", message=f"{type(error).__name__}: {error}")
+        os._exit(1)
+    reports.send("parked")
+    start = orders.wait()
+    if start is None:
+        os._exit(0)
+    try:
+        _enter(start["cwd"], start["environment"])
+        _take_place(app.shell)
+        _take_key(app.session, connection_file)
+    except BaseException as error:
+        reports.send("start_failed", message=f"{type(error).__name__}: {error}")
+        raise
+    _report_bound(reports)
+    reports.close()
+    gc.enable()
+    app.start()
+
+
+def _limber_up(kernel: Any) -> None:
+    """What is made when the first cell runs is made; no trace of that is left for the second."""
+    _run_to_end(_execute(kernel, LIMBERING_CELL, silent=True))
+    kernel.shell.last_execution_result = None
+
+
+def _report_bound(reports: Reports) -> None:
+    reports.send("bound", pid=os.getpid())
+
+
+def _lead_session() -> None:
+    process.lead_session()
+    # As ipykernel has it between cells: a kernel is told of before it is all there.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _enter(cwd: str, environment: Dict[str, str]) -> None:
+    process.enter(cwd, environment)
+    if "TZ" in environment:
+        time.tzset()
+    _reseed()
+
+
+def _take_place(shell: Any) -> None:
+    """What a shell remembers of the directory and the environment that it was made in."""
+    shell.starting_dir = os.getcwd()
+    shell.user_ns["_dh"][:] = [shell.starting_dir]
+    if os.environ.get("JPY_SESSION_NAME"):
+        shell.user_ns["__session__"] = os.environ["JPY_SESSION_NAME"]
+
+
+def _take_key(session: Any, connection_file: str) -> None:
+    connection = json.loads(Path(connection_file).read_text())
+    session.signature_scheme = connection["signature_scheme"]
+    session.key = connection["key"].encode()
+
+
+def _app(arguments: List[str], mark: Mark, awaited: int, on_bound: Callable[[], None]) -> Any:
+    """ipykernel's application, initialised; `on_bound` is called when its sockets are bound."""
+    # As `python -m ipykernel_launcher` would have it.
+    sys.argv = [sys.modules["ipykernel"].__path__[0] + "_launcher.py", *arguments]
+    app = _application(mark, awaited, on_bound)
+    app.initialize(arguments)
+    return app
+
+
+def _application(mark: Mark, awaited: int, on_bound: Callable[[], None]) -> Any:
     from ipykernel.ipkernel import IPythonKernel
     from ipykernel.kernelapp import IPKernelApp
 
     listeners = _Listeners(mark, awaited)
     listeners.count_from_now_on()
     kernel_class = _passing_as(IPythonKernel, _marking(IPythonKernel, mark, listeners.heard))
-    app_class = _passing_as(IPKernelApp, _reporting(IPKernelApp, reports))
+    app_class = _passing_as(IPKernelApp, _telling(IPKernelApp, on_bound))
     return app_class.instance(kernel_class=kernel_class)
 
 
@@ -84,7 +150,7 @@ def _marking(plain: Any, mark: Mark, heard: threading.Event) -> Any:
             mark.set(list(ident), dict(parent["header"]))
             try:
                 result = super().execute_request(stream, ident, parent)
-                if inspect.isawaitable(result):
+                if isinstance(result, Awaitable):
                     await result
             finally:
                 mark.clear()
@@ -92,13 +158,13 @@ def _marking(plain: Any, mark: Mark, heard: threading.Event) -> Any:
     return MarkingKernel
 
 
-def _reporting(plain: Any, reports: Reports) -> Any:
+def _telling(plain: Any, on_bound: Callable[[], None]) -> Any:
     class App(plain):  # type: ignore[misc] # known when it runs
-        """Reports when the last of its sockets is bound; the kernel itself is made while the client connects."""
+        """Tells when the last of its sockets is bound; the kernel itself is made while the client connects."""
 
         def init_heartbeat(self) -> None:
             super().init_heartbeat()
-            reports.send("bound", pid=os.getpid())
+            on_bound()
 
     return App
 
@@ -169,8 +235,6 @@ def rehearse(report: int, private: Path) -> None:
     os.nice(10)
     names: List[str] = []
     with contextlib.suppress(BaseException):
-        import asyncio
-
         from ipykernel.kernelapp import IPKernelApp
 
         connection_file = private / f"rehearsal-{os.getpid()}.json"
@@ -178,14 +242,24 @@ def rehearse(report: int, private: Path) -> None:
         app.initialize(["-f", str(connection_file), "--ip=127.0.0.1", "--HistoryManager.hist_file=:memory:"])
         with contextlib.suppress(OSError):
             connection_file.unlink()
-        asyncio.new_event_loop().run_until_complete(asyncio.wait_for(_execute(app.kernel), 10))
+        _run_to_end(_execute(app.kernel, REHEARSED_CELL, silent=False))
     names = sorted(sys.modules)
     with os.fdopen(report, "w") as pipe:
         json.dump(names, pipe)
     os._exit(0)
 
 
-async def _execute(kernel: Any) -> None:
-    result = kernel.do_execute(REHEARSED_CELL, False, store_history=False)
-    if inspect.isawaitable(result):
+def _run_to_end(execution: Coroutine[Any, Any, None]) -> None:
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(asyncio.wait_for(execution, LIMBERING))
+    finally:
+        loop.close()
+
+
+async def _execute(kernel: Any, cell: str, *, silent: bool) -> None:
+    result = kernel.do_execute(cell, silent, store_history=False)
+    if isinstance(result, Awaitable):
         await result

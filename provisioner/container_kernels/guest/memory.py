@@ -11,6 +11,10 @@ _KILLS = (
     Path("/proc/vmstat"),
 )
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_USAGES = (
+    (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory.stat")),
+    (Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"), Path("/sys/fs/cgroup/memory/memory.stat")),
+)
 _UNLIMITED = 1 << 60  # cgroup v1 prints a number near 2**63
 
 
@@ -31,6 +35,16 @@ def limit() -> Optional[int]:
         if text.isdigit():
             return int(text) if int(text) < _UNLIMITED else None
     return None
+
+
+def usage() -> int:
+    """Bytes that the container holds, without the pages of files that can be dropped, as `docker stats` has it; 0 where nothing tells."""
+    for current, statistics in _USAGES:
+        text = _read(current).strip()
+        if text.isdigit():
+            fields = dict(line.split(" ", 1) for line in _read(statistics).splitlines() if " " in line)
+            return max(0, int(text) - int(fields.get("total_inactive_file", fields.get("inactive_file", "0"))))
+    return 0
 
 
 def _read(path: Path) -> str:

@@ -16,6 +16,11 @@ FIRST_TO_GO = "1000"
 
 def become_kernel(cwd: str, environment: Dict[str, str]) -> None:
     """This process leads a session of its own, with default signals, in `cwd`, with `environment` added to its own."""
+    lead_session()
+    enter(cwd, environment)
+
+
+def lead_session() -> None:
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
@@ -23,6 +28,9 @@ def become_kernel(cwd: str, environment: Dict[str, str]) -> None:
     signal.set_wakeup_fd(-1)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
+
+
+def enter(cwd: str, environment: Dict[str, str]) -> None:
     os.environ.update(environment)
     os.chdir(cwd)
 

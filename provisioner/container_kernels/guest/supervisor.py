@@ -3,6 +3,7 @@
 One thread, one loop. The states of a container, and what ends each:
 
     waiting     nobody has shown the token yet            its time to live
+    shelved     made ready, and left for whoever claims   its new time to live
     claimed     a host holds the connection               the connection's loss, for longer than the lease's grace
     idle        claimed, and no kernel runs               a start, or the grace for one
 
@@ -24,6 +25,7 @@ from . import home, memory, process, template, template_process, wire
 from .connections import Connections, Request
 from .kernel_process import KernelProcess
 from .settings import Settings
+from .shelf import Shelf
 from .timers import Timers
 
 LAST_WORDS = 2.5  # seconds that a death may wait for them
@@ -46,12 +48,16 @@ class Supervisor:
             settings.token_digest,
             on_request=self._obey,
             on_claim=self._claimed,
-            on_loss=lambda: self.timers.set("lease", settings.lease_grace),
+            on_loss=self._lost,
         )
         self.template: Optional[template_process.TemplateProcess] = None
         self.template_failure: Optional[Tuple[str, str]] = None
         self.failed_loads = 0
+        self.left_out: List[str] = []  # modules that no template imports any more
+        self.culprit: Optional[str] = None  # the module that is to blame when the template ends
         self.facts: Dict[str, Any] = {}
+        self.learned = False  # whether the template has nothing left to import
+        self.shelf = Shelf()
         self.kernel: Optional[KernelProcess] = None
         self.mourning: Optional[KernelProcess] = None
         self.mourner: Optional[int] = None
@@ -104,7 +110,7 @@ class Supervisor:
                 self._stop_mourning()
             elif name == "binding":
                 self._look_at_ports()
-            elif name == "rehearsal" and self.template:
+            elif name == "rehearsal" and self.template and not self.learned:
                 self.template.command("rehearse")
             elif name == "sample" and self.kernel:
                 self.kernel.kills = [self.kernel.kills[1], memory.kills()]
@@ -117,15 +123,22 @@ class Supervisor:
     # -- Requests
 
     def _claimed(self) -> bool:
+        self.shelf.closed = False
         self.timers.clear("time to live", "lease")
         if self.kernel is None:
             self.timers.set("idle", self.settings.idle_grace)
         return self.kernel is not None
 
+    def _lost(self) -> None:
+        """Nobody is connected any more: that is as it should be while the container is on the shelf."""
+        if not self.shelf.closed:
+            self.timers.set("lease", self.settings.lease_grace)
+
     def _obey(self, request: Request) -> None:
         operation = request.message.get("op")
         handlers = {
             "start": self._start,
+            "shelve": self._shelve,
             "signal": self._signal,
             "kill": self._kill,
             "expect_end": self._expect_end,
@@ -159,6 +172,7 @@ class Supervisor:
             request.refuse("template", "this container was made for a kernel that has an argv of its own")
             return
         self._stop_mourning()
+        self.shelf.used = True
         connection_file = self._write_connection(message["connection"])
         self.timers.clear("idle", "rehearsal")
         self.kernel = kernel = KernelProcess(connection_file, request)
@@ -167,6 +181,7 @@ class Supervisor:
             return
         kernel.fork = {
             "connection_file": kernel.connection_file,
+            "curve": str(message["connection"].get("curve_publickey", "")),
             "cwd": cwd,
             "environment": environment,
             "extra_arguments": extra_arguments,
@@ -236,10 +251,47 @@ class Supervisor:
         request.answer()
         self._end("asked by the host")
 
+    # -- The shelf
+
+    def _shelve(self, request: Request) -> None:
+        """Answered when nothing can be done any more before a claim; from then on the container waits for one, and needs no host."""
+        curve = {str(name): str(value) for name, value in request.message["curve"].items()}
+        time_to_live = float(request.message["time_to_live"])
+        if self.shelf.used:
+            request.refuse("used", "this container has had a kernel")
+            return
+        if self.template_failure:
+            request.refuse(*self.template_failure)
+            return
+        self.shelf = Shelf(request, curve, time_to_live)
+        if not self.settings.template:
+            self._close_shelf(parked=False)
+        elif self.learned:
+            self._park()
+
+    def _park(self) -> None:
+        """A kernel waits, with everything done but what a claim sets. Its own key opens nothing: nobody is told of it."""
+        if self.shelf.request is None or self.template is None:
+            return
+        secret = {"key": os.urandom(32).hex(), "signature_scheme": "hmac-sha256", **self.shelf.curve}
+        connection_file = self._write_connection(secret)
+        self.template.command(
+            "park", connection_file=connection_file, curve=self.shelf.curve.get("curve_publickey", "")
+        )
+
+    def _close_shelf(self, *, parked: bool) -> None:
+        request, self.shelf.request = self.shelf.request, None
+        if request is None:
+            return
+        self.shelf.closed = True
+        self.timers.clear("idle", "rehearsal")
+        self.timers.set("time to live", self.shelf.time_to_live)
+        request.answer(parked=parked, facts=self.facts, memory=memory.usage())
+
     # -- The template
 
     def _start_template(self) -> Optional[template.Main]:
-        forked = template_process.fork(self.settings.preload, self.settings.private, self._forget)
+        forked = template_process.fork(self.settings.preload, self.left_out, self.settings.private, self._forget)
         self.template = forked.parent
         if self.template:
             self.selector.register(self.template.reports, selectors.EVENT_READ, lambda _: self._hear())
@@ -259,7 +311,9 @@ class Supervisor:
             self.timers.set("respawn", RESPAWN)
             return None
         if child is None:
-            process.log("the template had died; there is a new one")
+            if self.culprit is None:
+                process.log("the template had died; there is a new one")
+            self.culprit = None
             self._fork_kernel()
         return child
 
@@ -272,13 +326,24 @@ class Supervisor:
         name = report["report"]
         if name == "loaded":
             self.failed_loads = 0
+            self.learned = False
+            self.culprit = None
             self.facts = {key: report[key] for key in ("ipykernel", "python", "curve")}
             if self.kernel is None and self.template:
                 self.template.command("rehearse")
+            elif self.kernel:
+                self.timers.set("rehearsal", REHEARSAL)
+        elif name == "importing":
+            self.culprit = report["module"]
+        elif name == "spoiled":
+            self.culprit = report["module"]
+            self._leave_out(report["module"], report["reason"])
         elif name == "failed":
             self.template_failure = (report["kind"], report["message"])
             process.log(report["message"])
             self._refuse_unborn(*self.template_failure)
+            if self.shelf.request:
+                self.shelf.request.refuse(*self.template_failure)
         elif name == "forked" and self.kernel:
             self.kernel.pid = report["pid"]
             self.kernel.fork = {}
@@ -288,6 +353,14 @@ class Supervisor:
             self._refuse_unborn("no-process", report["message"])
         elif name == "bound":
             self._bound()
+        elif name == "learned":
+            self.learned = True
+            self._park()
+        elif name == "parked":
+            self._close_shelf(parked=True)
+        elif name == "not_parked":
+            process.log(f"no kernel is parked: {report['message']}")
+            self._close_shelf(parked=False)
         elif name == "start_failed" and self.kernel:
             self.kernel.complaint = report["message"]
         elif name == "mourner":
@@ -320,15 +393,24 @@ class Supervisor:
         self.selector.unregister(self.template.reports)
         self.template.close()
         self.template = None
+        self._stop_mourning()
+        if self.culprit:
+            self._leave_out(self.culprit, "Python dies when it is imported")
+            return
         self.failed_loads += 1
         if self.failed_loads == LOADS:
-            self.template_failure = ("template", "Python dies while it imports ipykernel and the modules of `preload`.")
+            self.template_failure = ("template", "Python dies while it imports ipykernel.")
             process.log(self.template_failure[1])
         if self.kernel and self.kernel.fork:
             self.kernel.deaths += 1
             if self.template_failure or self.kernel.deaths == DEATHS:
                 self._refuse_unborn("template", "The template died while the kernel was started.")
-        self._stop_mourning()
+
+    def _leave_out(self, module: str, reason: str) -> None:
+        """The next template is made without the module."""
+        if module not in self.left_out:
+            self.left_out.append(module)
+            process.log(f"preload: {module} is left out: {reason}")
 
     # -- Ends
 

@@ -2,9 +2,11 @@
 
 It reads commands (JSON lines) from the supervisor and reports in lines short enough that a pipe writes them whole:
 
-    commands  start {connection_file, cwd, environment, extra_arguments, returning} · rehearse · mourn {connection_file, reason}
+    commands  start {connection_file, curve, cwd, environment, extra_arguments, returning} · rehearse · park {connection_file, curve} ·
+              mourn {connection_file, reason}
     reports   loaded {ipykernel, python, curve} · failed {kind, message} · forked {pid} · not_forked {message} · bound {pid} ·
-              start_failed {message} · mourner {pid} · mourned
+              start_failed {message} · importing {module} · spoiled {module, reason} · learned · parking {pid} · parked ·
+              not_parked {message} · mourner {pid} · mourned
 
 A kernel is a grandchild: PID 1 adopts it, and so learns how it ended. What is forked returns its own main function, to be
 called when the template's stack is unwound, so that the process ends as any Python program does.
@@ -15,18 +17,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import importlib
 import json
 import os
 import re
 import select
 import socket
 import sys
-import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import kernel, last_words, process, wire
+from .parked import Orders, Parked
+from .preload import Imports, Spoiled
 from .running import Mark
 
 OLDEST_IPYKERNEL = (6, 0)
@@ -52,16 +54,20 @@ class Reports:
         os.close(self.fd)
 
 
-def main(commands: socket.socket, reports: Reports, preload: List[str], private: Path) -> Main:
+def main(commands: socket.socket, reports: Reports, preload: List[str], left_out: List[str], private: Path) -> Main:
     """What this process is to do when the stack is unwound: nothing more (the template), or to be a kernel."""
+    imports = Imports(left_out)
     try:
-        facts = _load(preload)
+        facts = _load(preload, imports, reports)
+        gc.freeze()  # keeps the kernels' pages shared
+        reports.send("loaded", **facts)
+        return _Template(commands, reports, private, imports).serve()
     except _CannotServe as error:
         reports.send("failed", kind=error.kind, message=str(error))
         return _nothing
-    gc.freeze()  # keeps the kernels' pages shared
-    reports.send("loaded", **facts)
-    return _Template(commands, reports, private).serve()
+    except Spoiled as spoiled:
+        reports.send("spoiled", module=spoiled.module, reason=spoiled.reason)
+        os._exit(0)  # an ordinary end would wait for the module's threads
 
 
 class _CannotServe(Exception):
@@ -70,7 +76,7 @@ class _CannotServe(Exception):
         self.kind = kind
 
 
-def _load(preload: List[str]) -> Dict[str, Any]:
+def _load(preload: List[str], imports: Imports, reports: Reports) -> Dict[str, Any]:
     # Read at import: without it, a kernel whose parent is PID 1 believes that it is an orphan.
     os.environ["JPY_PARENT_PID"] = "1"
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
@@ -89,8 +95,7 @@ def _load(preload: List[str]) -> Dict[str, Any]:
     import zmq
 
     del os.environ["JPY_PARENT_PID"]
-    for name in preload:
-        _preload(name)
+    imports.preload(preload, lambda name: reports.send("importing", module=name))
     return {
         "ipykernel": ipykernel.__version__,
         "python": "{}.{}.{}".format(*sys.version_info),
@@ -105,27 +110,22 @@ def _version(text: str) -> Tuple[int, int]:
     return int(numbers[1] or 0), int(numbers[2] or 0)
 
 
-def _preload(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # a module may raise anything at its import
-        process.log(f"preload: {name} is left out: {type(error).__name__}: {error}")
-
-
 def _nothing() -> None:
     pass
 
 
 class _Template:
-    def __init__(self, commands: socket.socket, reports: Reports, private: Path) -> None:
+    def __init__(self, commands: socket.socket, reports: Reports, private: Path, imports: Imports) -> None:
         self.commands = commands
         self.reports = reports
         self.private = private
+        self.imports = imports
         self.mark = Mark()
         self.rehearsal: Optional[int] = None  # the reading end of a rehearsing child's pipe
         self.rehearsing = 0  # its pid
         self.rehearsed = bytearray()
         self.to_learn: List[str] = []
+        self.parked: Optional[Parked] = None
 
     def serve(self) -> Main:
         decoder = wire.Decoder()
@@ -154,11 +154,13 @@ class _Template:
             return self._mourn(command)
         if name == "rehearse":
             return self._rehearse()
+        if name == "park":
+            return self._park(command)
         return None
 
     def _start(self, command: wire.Message) -> Optional[Main]:
         self.mark.clear()
-        if not self._adopted_child("forked", "not_forked"):
+        if self._claimed(command) or not self._adopted_child("forked", "not_forked"):
             return None
         start = kernel.Start(
             connection_file=command["connection_file"],
@@ -169,6 +171,29 @@ class _Template:
         )
         self._forget_template()
         return lambda: kernel.run(start, self.mark, self.reports)
+
+    def _claimed(self, start: wire.Message) -> bool:
+        """Whether a parked kernel is what the start asks for; one that does not fit has left its ports."""
+        parked, self.parked = self.parked, None
+        if parked is None:
+            return False
+        if not (parked.lives and parked.fits(start)):
+            parked.leave()
+            return False
+        self.reports.send("forked", pid=parked.pid)
+        parked.go(start)
+        return True
+
+    def _park(self, command: wire.Message) -> Optional[Main]:
+        ours, theirs = socket.socketpair()
+        if not self._adopted_child("parking", "not_parked"):
+            theirs.close()
+            parked = Parked(ours, command["curve"])
+            self.parked = parked if parked.pid else None
+            return None
+        ours.close()
+        self._forget_template()
+        return lambda: kernel.park(command["connection_file"], Orders(theirs), self.mark, self.reports)
 
     def _adopted_child(self, report: str, otherwise: str) -> bool:
         """True in a new grandchild, whose parent ends at once; False here, with its pid in the `report`, or `otherwise` why there is none."""
@@ -195,6 +220,8 @@ class _Template:
         self.commands.close()
         if self.rehearsal is not None:
             os.close(self.rehearsal)
+        if self.parked:
+            self.parked.forget()
 
     def _mourn(self, command: wire.Message) -> Optional[Main]:
         cell = self.mark.get()
@@ -245,14 +272,14 @@ class _Template:
         os.waitpid(self.rehearsing, 0)
         self.to_learn = [name for name in json.loads(self.rehearsed or b"[]") if name not in sys.modules]
         self.rehearsed.clear()
+        if not self.to_learn:
+            self.reports.send("learned")
 
     def _learn(self, name: str) -> None:
         if name not in sys.modules:
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
+            self.imports.learn(name)
         if self.to_learn:
             return
-        if threading.active_count() > 1:
-            process.log("a module imported by the rehearsal has started a thread")
         gc.collect()
         gc.freeze()
+        self.reports.send("learned")

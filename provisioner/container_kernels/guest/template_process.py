@@ -49,7 +49,7 @@ class Fork:
         self.child = child
 
 
-def fork(preload: List[str], private: Path, forget: Callable[[], None]) -> Fork:
+def fork(preload: List[str], left_out: List[str], private: Path, forget: Callable[[], None]) -> Fork:
     """A new template, in a child that has called `forget` to let go of what is PID 1's alone."""
     ours, theirs = socket.socketpair()
     reading, writing = os.pipe()
@@ -73,4 +73,4 @@ def fork(preload: List[str], private: Path, forget: Callable[[], None]) -> Fork:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     sys.path[:] = [entry for entry in sys.path if entry != OWN_DIRECTORY]
-    return Fork(None, lambda: template.main(theirs, template.Reports(writing), preload, private)())
+    return Fork(None, lambda: template.main(theirs, template.Reports(writing), preload, left_out, private)())

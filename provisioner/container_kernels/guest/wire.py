@@ -1,7 +1,8 @@
 """What the host and the supervisor say to each other: JSON objects, one a line, over one TCP connection.
 
-The supervisor speaks first: `{"event": "greeting", "protocol": 1}`. The host answers with `{"op": "hello", "protocol": 1, "token": …}`.
-Then the host sends requests, `{"op": …, "id": n, …}`, each answered by `{"id": n, …}` or `{"id": n, "error": {"kind", "message"}}`;
+The supervisor speaks first: `{"event": "greeting", "protocol": 1}`. The host answers with `{"op": "hello", "protocol": 1, "token": …,
+"nonce": …}`, and is told `{"event": "welcome", "kernel": …, "proof": …}`: a program that has got hold of the port cannot prove that it
+knows the token's digest. Then the host sends requests, `{"op": …, "id": n, …}`, each answered by `{"id": n, …}` or `{"id": n, "error": {"kind", "message"}}`;
 events, `{"event": …}`, come at any time. Either side closes the connection on anything else.
 """
 
@@ -69,6 +70,17 @@ def digest(token: str) -> str:
 
 def opens(token: object, expected_digest: str) -> bool:
     return isinstance(token, str) and hmac.compare_digest(digest(token), expected_digest)
+
+
+def proof(expected_digest: str, nonce: str) -> str:
+    """What only a supervisor that was made for the token can say."""
+    return hmac.new(expected_digest.encode(), nonce.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def proves(said: object, token: str, nonce: str) -> bool:
+    return isinstance(said, str) and hmac.compare_digest(
+        said.encode(errors="replace"), proof(digest(token), nonce).encode()
+    )
 
 
 class Ending(NamedTuple):

@@ -1,0 +1,1 @@
+"""Warm containers: made before a kernel asks for one, shared by all processes of one person."""

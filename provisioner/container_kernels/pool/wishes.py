@@ -1,0 +1,25 @@
+"""What a pool is asked to keep ready, from the settings of a kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from ..engines.protocol import EngineInfo
+from ..kernel_container import container_request, guest_settings
+from ..spec import Spec
+from ..user import choose as choose_user
+from ..workdir import Workdir
+from .recipe import Recipe, place
+
+
+def recipe_for(spec: Spec, info: EngineInfo, mounts: Workdir, environ: Mapping[str, str], *, encrypts: bool) -> Recipe:
+    """The containers in which a kernel of these settings may start. `encrypts`: this Jupyter knows CurveZMQ."""
+    request = container_request(spec, info, mounts, choose_user(spec, info), labels={})
+    settings = guest_settings(spec, mounts)
+    return Recipe.of(info.engine, place(environ), request, settings, encrypts and not spec.argv)
+
+
+def asked_of_engines(spec: Spec, environ: Mapping[str, str]) -> str:
+    """Under what the answer to "which engine?" is remembered."""
+    return json.dumps([spec.engine, spec.require_vm, sorted(place(environ).items())])
