@@ -170,9 +170,10 @@ async def start_kernel(engine: EngineUnderTest, notebook_directory: Path) -> Asy
         # A session of its own: the manager's control requests count in the same numbers as a client that shares its session.
         client = manager.client(session=Session(key=manager.session.key))
         client.start_channels()
-        running.append(RunningKernel(manager, client))
+        kernel = RunningKernel(manager, client)
+        running.append(kernel)
         await client.wait_for_ready(timeout=60)
-        return running[-1]
+        return kernel
 
     yield start
     for kernel in running:

@@ -22,7 +22,15 @@ from .config import SettingTraits, home, host_environment, read_spec
 from .control import outcome
 from .engines.protocol import Engine, EngineInfo
 from .environment import asked_for, kernel_environment
-from .errors import EngineUnavailable, GuestError, ImageError, KernelStartError, SpecError, WorkdirError
+from .errors import (
+    ContainerKernelError,
+    EngineUnavailable,
+    GuestError,
+    ImageError,
+    KernelStartError,
+    SpecError,
+    WorkdirError,
+)
 from .finish import finish
 from .guest import wire
 from .kernel_container import (
@@ -191,8 +199,8 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             found = await self._claimed(pool, spec)
             self.is_warm = isinstance(found, Warm)
             if isinstance(found, Warm):
-                self._container, facts, info = found.container, found.facts, None
-                self._ports = self._container.ports
+                facts, info = found.facts, None
+                self._ports = found.container.ports
             else:
                 self.log.debug("Kernel %s starts cold: %s.", self.kernel_id, found.reason)
                 async with COLD_STARTS.turn():
@@ -216,7 +224,12 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
 
         async def start(container: KernelContainer, slot: Slot, deadline: float) -> dict[str, Any]:
             curve = self._curve_keys(spec, slot.curve)
-            facts = await container.start(self._start_of(spec, curve), deadline)
+            self._container = container  # whatever comes now, it is ours to end
+            try:
+                facts = await container.start(self._start_of(spec, curve), deadline)
+            except ContainerKernelError:
+                self._container = None
+                raise
             self._curve = curve
             return facts
 

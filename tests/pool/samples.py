@@ -9,10 +9,11 @@ from typing import Any
 from container_kernels.engines.protocol import ContainerRequest, Mount
 from container_kernels.guest import wire
 from container_kernels.pool.ledger import Slot, SlotFile, Wanted
-from container_kernels.pool.recipe import Recipe, guest_digest
+from container_kernels.pool.recipe import Recipe, guest_digest, place_digest
 
 NOW = float(int(time.time()))  # the files that tests make are of this moment, too
 IMAGE = "sha256:1f"
+PLACE = place_digest({})
 REQUEST = ContainerRequest(
     name="container-kernels-1",
     image="container-kernels/python",
@@ -51,6 +52,7 @@ def slot(number: int = 1, some: Recipe | None = None, **changes: Any) -> Slot:
         owner="1:2:here",
         key=some.key,
         guest=guest_digest(),
+        place=PLACE,
     )
     return replace(made, **changes)
 

@@ -14,7 +14,7 @@ import pytest
 from container_kernels.pool.ledger import Claim, Ledger
 
 from .conftest import Clock
-from .samples import IMAGE, NOW, recipe, slot
+from .samples import IMAGE, NOW, PLACE, recipe, slot
 from .test_files import DAMAGES
 
 FINGERPRINT = recipe().fingerprint(IMAGE)
@@ -24,11 +24,11 @@ def test_who_uses_a_container(ledger: Ledger, directory: Path, clock: Clock) -> 
     ledger.put(slot())
     ledger.take(ledger.slots()[0])
     (claim,) = ledger.claims()
-    assert (claim.name, claim.kernel_id, claim.owner, claim.engine) == (slot().name, "", "", "docker")
+    assert claim == Claim(slot().name, "", "", claim.since, "docker", PLACE)
     assert abs(claim.since - time.time()) < 60
     clock.now += 5
     ledger.claimed(slot().name, "kernel", "7:8:here")
-    assert ledger.claims() == [Claim(slot().name, "kernel", "7:8:here", NOW + 5, "docker")]
+    assert ledger.claims() == [Claim(slot().name, "kernel", "7:8:here", NOW + 5, "docker", PLACE)]
     assert "secret-1" not in (directory / "claims" / f"{slot().name}.json").read_text()
     ledger.release(slot().name)
     ledger.release(slot().name)
@@ -41,7 +41,7 @@ def test_of_a_damaged_claim_the_name_is_known(ledger: Ledger, directory: Path, d
     DAMAGES[damage](directory / "claims" / f"{slot(1).name}.json")
     claims = {claim.name: claim for claim in ledger.claims()}
     assert claims.keys() == {slot(1).name, slot(2).name}
-    assert claims[slot(1).name] == Claim(slot(1).name, "", "", claims[slot(1).name].since, "")
+    assert claims[slot(1).name] == Claim(slot(1).name, "", "", claims[slot(1).name].since, "", "")
     ledger.release(slot(1).name)
     assert [claim.name for claim in ledger.claims()] == [slot(2).name]
 
@@ -55,7 +55,7 @@ def test_a_claim_of_another_name_says_nothing(ledger: Ledger, directory: Path) -
 
 def test_a_claim_that_is_lost_can_be_told_again(ledger: Ledger) -> None:
     ledger.claimed(slot().name, "kernel", "owner")
-    assert ledger.claims() == [Claim(slot().name, "kernel", "owner", NOW, "")]
+    assert ledger.claims() == [Claim(slot().name, "kernel", "owner", NOW, "", "")]
 
 
 # -- Several processes

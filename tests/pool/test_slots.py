@@ -321,6 +321,12 @@ def test_ports_that_are_none(port: Any) -> None:
             assert slot(container={**slot().container, "ports": odd}).unusable(NOW, FINGERPRINT) == "no address"
 
 
+def test_a_port_that_is_none_of_a_kernels() -> None:
+    """It would find its way into the kernel's connection."""
+    ports = {**slot().container["ports"], "transport": 5}
+    assert slot(container={**slot().container, "ports": ports}).unusable(NOW, FINGERPRINT) == "no address"
+
+
 def test_a_port_that_is_there_twice() -> None:
     ports = {**slot().container["ports"], "supervisor": slot().container["ports"]["shell_port"]}
     assert slot(container={**slot().container, "ports": ports}).unusable(NOW, FINGERPRINT) == "no address"

@@ -106,7 +106,7 @@ def _take_place(shell: Any) -> None:
     shell.starting_dir = os.getcwd()
     shell.user_ns["_dh"][:] = [shell.starting_dir]
     if os.environ.get("JPY_SESSION_NAME"):
-        shell.user_ns["__session__"] = os.environ["JPY_SESSION_NAME"]
+        shell.user_ns["__session__"] = shell.user_ns_hidden["__session__"] = os.environ["JPY_SESSION_NAME"]
 
 
 def _take_key(session: Any, connection_file: str) -> None:

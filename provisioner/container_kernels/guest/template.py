@@ -280,6 +280,5 @@ class _Template:
             self.imports.learn(name)
         if self.to_learn:
             return
-        gc.collect()
         gc.freeze()
         self.reports.send("learned")

@@ -21,7 +21,7 @@ from ..workdir import Workdir
 from .decision import RESERVE
 from .ledger import DamagedSlot, Ledger, Slot, Wanted
 from .recipe import Recipe
-from .refill import refill
+from .refill import refill, start_helper
 from .wishes import asked_of_engines, recipe_for
 
 ANSWER = 1.0  # seconds for a warm container to greet
@@ -146,8 +146,13 @@ class Pool:
 
     def refill(self, info: EngineInfo | None, mounts: Workdir) -> None:
         """Another container takes the place of the one that was claimed, or is the first of its kind; soon, and not by this thread."""
-        if not self.spec.pool_size:
-            return
+        if self.spec.pool_size:
+            refill.soon(
+                lambda: self._want(info, mounts),
+                lambda: start_helper(self._ledger, self._environ, self.spec.pool_memory_budget, self.log),
+            )
+
+    def _want(self, info: EngineInfo | None, mounts: Workdir) -> None:
         try:
             info = info or self._ledger.remembered_engine(asked_of_engines(self.spec, self._environ))
             recipe = self._recipe(info, mounts)
@@ -156,7 +161,6 @@ class Pool:
             known = self._ledger.wanted_by(recipe.key)
             image_id = known.image_id if known else ""
             self._ledger.want(Wanted(recipe, self.spec.pool_size, self.spec.pool_ttl, image_id, time.time()))
-            refill.soon(self._ledger, self._environ, self.spec.pool_memory_budget, self.log)
         except UNREADABLE as error:
             self.log.warning("The pool is not filled: %s", error)
 

@@ -290,11 +290,15 @@ class Ledger:
         self._files.remove(MAKING, self._claim(name).name)
 
     def making(self) -> list[Claim]:
+        """The oldest first; damaged ones are gone: whoever has them removed by name would remove what is another's."""
         found = []
         for filename, _ in self._files.listing(MAKING):
-            if _CLAIM_FILE.fullmatch(filename):
+            if match := _CLAIM_FILE.fullmatch(filename):
                 try:
-                    found.append(checked(Claim, self._files.read(MAKING, filename)))
+                    claim = checked(Claim, self._files.read(MAKING, filename))
+                    if claim.name != match[1]:
+                        raise Damaged(f"it is the file of {claim.name!r}")
+                    found.append(claim)
                 except FileNotFoundError:
                     continue
                 except ValueError:

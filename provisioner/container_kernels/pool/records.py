@@ -45,14 +45,28 @@ class Slot:
             return "from the future"
         if self.expires <= now:
             return "expired"
-        return "" if self._has_address() else "no address"
+        if not self._has_address():
+            return "no address"
+        return "" if self._has_keys() else "no keys"
+
+    def _has_keys(self) -> bool:
+        """A kernel that got other keys than its clients would answer nobody."""
+        import zmq
+
+        if not self.curve:
+            return True
+        try:
+            public = zmq.curve_public(self.curve["curve_secretkey"].encode()).decode()
+            return self.curve == {"curve_publickey": public, "curve_secretkey": self.curve["curve_secretkey"]}
+        except (KeyError, ValueError, zmq.ZMQError):
+            return False
 
     def _has_address(self) -> bool:
         ports = self.container.get("ports")
         texts = [self.container.get(name) for name in ("engine", "name", "image", "token")]
         if not all(isinstance(text, str) and text for text in texts) or self.container["name"] != self.name:
             return False
-        if not isinstance(ports, Mapping) or not ports.keys() >= {*wire.KERNEL_PORTS, "supervisor"}:
+        if not isinstance(ports, Mapping) or ports.keys() != {*wire.KERNEL_PORTS, "supervisor"}:
             return False
         numbers = list(ports.values())
         return all(type(port) is int and 0 < port < 1 << 16 for port in numbers) and len(set(numbers)) == len(numbers)

@@ -18,38 +18,39 @@ from .ledger import Ledger
 
 
 class Refill:
-    """One per process: starts that follow each other closely are filled after together, and the process's end is waited for by nobody."""
+    """One per process: after starts that follow each other closely the pool is filled once; nobody waits for it, not the process's end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pending: Callable[[], int | None] | None = None
+        self._wants: list[Callable[[], None]] = []
+        self._start: Callable[[], int | None] | None = None
         self._timer: threading.Timer | None = None
-        atexit.register(self._at_exit)
+        atexit.register(self.now)
 
-    def soon(self, ledger: Ledger, environ: Mapping[str, str], budget: int | None, log: logging.Logger) -> None:
-        """A helper is started when the kernel's first cell runs, unless a keeper is there. Returns at once."""
+    def soon(self, want: Callable[[], None], start: Callable[[], int | None]) -> None:
+        """When the kernel's first cell is running, it is noted what is wanted, and a helper is started. Returns at once."""
         with self._lock:
-            self._pending = lambda: start_helper(ledger, environ, budget, log)
+            self._wants.append(want)
+            self._start = start
             if self._timer is None:
-                self._timer = threading.Timer(SETTLE, self._start)
+                self._timer = threading.Timer(SETTLE, self._when_settled)
                 self._timer.daemon = True
                 self._timer.start()
 
-    def _take(self) -> Callable[[], int | None] | None:
-        with self._lock:
-            pending, self._pending, self._timer = self._pending, None, None
-        return pending
-
-    def _start(self) -> None:
-        pending = self._take()
-        if pending is not None and (pid := pending()) is not None:
+    def _when_settled(self) -> None:
+        pid = self.now()
+        if pid is not None:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 
-    def _at_exit(self) -> None:
-        pending = self._take()
-        if pending is not None:
-            pending()
+    def now(self) -> int | None:
+        """The helper's pid, if one was started for what is pending."""
+        with self._lock:
+            wants, start = self._wants, self._start
+            self._wants, self._start, self._timer = [], None, None
+        for want in wants:
+            want()
+        return start() if start is not None else None
 
 
 def start_helper(ledger: Ledger, environ: Mapping[str, str], budget: int | None, log: logging.Logger) -> int | None:
