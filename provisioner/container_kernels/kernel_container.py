@@ -34,7 +34,9 @@ IDLE_GRACE = 60.0  # seconds without a kernel: a restart may follow
 ATTEMPTS = 5  # at finding six free ports
 SETTLING = 10.0  # seconds for ports that must be the same to become free
 ANSWER = 5.0  # seconds for a supervisor's answer that needs no work
-WATCH = 0.5  # seconds between looks at a container that does not greet
+WATCH = (
+    0.5  # seconds until the first look at a container that does not greet; each look costs two commands of the engine
+)
 
 
 @dataclass(frozen=True)
@@ -223,12 +225,13 @@ class KernelContainer:
     async def _greeted(self, deadline: float) -> None:
         """Raises when the supervisor does not greet, as soon as the engine or the log says why."""
         welcome = self._control.open(deadline)
+        watch = WATCH
         while True:
             try:
-                await outcome(welcome, WATCH)
+                await outcome(welcome, watch)
                 return
             except asyncio.TimeoutError:
-                pass
+                watch *= 2
             except GuestError as error:
                 error.detail = (await self.engine.logs(self.name)).strip()
                 raise

@@ -47,7 +47,9 @@ from .turns import Turns
 from .workdir import Workdir
 
 GREETING = 15.0  # seconds for a supervisor to greet, before another container is tried
-COLD_STARTS = Turns(max(2, (os.cpu_count() or 1) // 2))
+COLD_STARTS = Turns(
+    max(3, os.cpu_count() or 1)
+)  # more only take turns on the processors, and an engine that is asked too much fails
 POLITENESS = 1.0  # seconds for a kernel that was asked to end; one that is busy takes longer
 
 

@@ -15,8 +15,20 @@ from container_kernels import engines, owner
 from container_kernels.cli import main
 from container_kernels.engines.memory import Clock, MemoryEngine
 from container_kernels.engines.protocol import LABEL, ContainerRequest
+from container_kernels.pool.ledger import Ledger
 
 DEAD_OWNER = f"1:0:{platform.node()}"  # there is a process 1, and it did not start at 0
+
+
+@pytest.fixture(autouse=True)
+def runtime_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger of this test's own."""
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+
+
+@pytest.fixture
+def ledger(runtime_directory: None) -> Ledger:
+    return Ledger.of_this_user()
 
 
 @pytest.fixture

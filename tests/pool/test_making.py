@@ -26,7 +26,7 @@ def test_who_makes_a_container_is_known_until_it_is_made(ledger: Ledger, clock: 
     ledger.make(TWO, "podman", "", "3:4:here")
     one = Claim(ONE, "", "1:2:here", NOW, "docker", PLACE)
     assert ledger.making() == [one, Claim(TWO, "", "3:4:here", NOW + 5, "podman", "")]
-    assert ledger.slots() == ledger.claims() == []
+    assert (ledger.slots(), ledger.claims()) == ([], [])
     ledger.made(TWO)
     ledger.made(TWO)
     assert ledger.making() == [one]

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ class PoolUnderTest:
         self.directory = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / "container-kernels" / "pool"
         environ = place(host_environment())
         self.filler = Filler(ENGINES[engine.name], self.ledger, environ, 64 << 30, _log, at_once=True)
+        self.config: dict[str, Any] = (
+            KernelSpecManager().get_kernel_spec("container-python").metadata["kernel_provisioner"]["config"]
+        )
         self._wanted: Wanted | None = None
 
     @property
@@ -56,8 +59,7 @@ class PoolUnderTest:
 
     async def wish(self) -> None:
         """The ledger has as wanted what `container-python` takes when it is started here."""
-        config = KernelSpecManager().get_kernel_spec("container-python").metadata["kernel_provisioner"]["config"]
-        wanted = await wish(self.ledger, config, {}, cwd=os.getcwd(), root=None, encrypts=encrypts())
+        wanted = await wish(self.ledger, self.config, {}, cwd=os.getcwd(), root=None, encrypts=encrypts())
         assert wanted is not None
         image = await self.filler.engine.image(wanted.recipe.request.image)
         assert image is not None
@@ -167,11 +169,8 @@ def program(behave: Callable[[Program, socket.socket], None]) -> Iterator[Progra
     running.port = listener.getsockname()[1]
 
     def serve(sock: socket.socket) -> None:
-        with sock:
-            try:
-                behave(running, sock)
-            except OSError:
-                pass
+        with sock, suppress(OSError):
+            behave(running, sock)
 
     def accept() -> None:
         while not running.is_over.is_set():

@@ -15,7 +15,7 @@ from ..spec import FIELDS
 NAME = "install"
 HELP = "Install a kernelspec of your own: an image, and what its kernels may use."
 
-ONE = ("image", "cpus", "memory", "pids", "network", "workdir", "startup_timeout", "restart")
+ONE = ("image", "cpus", "memory", "pids", "network", "workdir", "startup_timeout", "restart", "pool_size")
 SEVERAL = ("env_passthrough", "preload")
 IN_VENV = sys.prefix != sys.base_prefix
 

@@ -58,6 +58,7 @@ def park(connection_file: str, orders: Orders, mark: Mark, reports: Reports) -> 
         _lead_session()
         app = _app(["-f", connection_file], mark, 1, lambda: None)
         _limber_up(app.kernel)
+        process.give_memory_back()
     except BaseException as error:
         reports.send("not_parked", message=f"{type(error).__name__}: {error}")
         os._exit(1)

@@ -85,6 +85,23 @@ def log(text: str) -> None:
     print(f"container-kernels: {text}", file=sys.stderr, flush=True)  # noqa: T201 # PID 1's stderr is the log
 
 
+def give_memory_back() -> None:
+    """What the C library has free goes back to the system, where it is one that can (malloc_trim(3))."""
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def machine_is_busy() -> bool:
+    """Whether more is running than there are processors, at this moment (proc(5): the fourth field of /proc/loadavg, which counts us)."""
+    try:
+        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    return running - 1 > (os.cpu_count() or 1)
+
+
 def listening(ports: List[int]) -> bool:
     """Whether something in this container listens on each of the ports."""
     found = set()

@@ -30,6 +30,7 @@ from .timers import Timers
 
 LAST_WORDS = 2.5  # seconds that a death may wait for them
 REHEARSAL = 1.5  # seconds after a start, so as not to steal the first cell's time
+POSTPONED = 20  # times at most
 SAMPLING = 2.0  # seconds between looks at the memory limit's count
 RESPAWN = 0.5  # seconds until the next try, where a new template could not be forked
 DEATHS = 2  # of templates that one kernel may cost
@@ -57,6 +58,7 @@ class Supervisor:
         self.culprit: Optional[str] = None  # the module that is to blame when the template ends
         self.facts: Dict[str, Any] = {}
         self.learned = False  # whether the template has nothing left to import
+        self.postponed = 0  # times that the rehearsal was
         self.shelf = Shelf()
         self.kernel: Optional[KernelProcess] = None
         self.mourning: Optional[KernelProcess] = None
@@ -110,11 +112,22 @@ class Supervisor:
                 self._stop_mourning()
             elif name == "binding":
                 self._look_at_ports()
-            elif name == "rehearsal" and self.template and not self.learned:
-                self.template.command("rehearse")
+            elif name == "rehearsal":
+                self._rehearse()
             elif name == "sample" and self.kernel:
                 self.kernel.kills = [self.kernel.kills[1], memory.kills()]
                 self.timers.set("sample", SAMPLING)
+
+    def _rehearse(self) -> None:
+        """It is for later, and others may be waiting for the machine's processors now; but not for ever."""
+        if self.template is None or self.learned:
+            return
+        if self.postponed < POSTPONED and process.machine_is_busy():
+            self.postponed += 1
+            self.timers.set("rehearsal", REHEARSAL)
+            return
+        self.postponed = 0
+        self.template.command("rehearse")
 
     def _end(self, why: str) -> None:
         process.log(f"ends: {why}")

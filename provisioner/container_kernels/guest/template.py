@@ -280,5 +280,6 @@ class _Template:
             self.imports.learn(name)
         if self.to_learn:
             return
+        process.give_memory_back()
         gc.freeze()
         self.reports.send("learned")

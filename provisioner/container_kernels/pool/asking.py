@@ -20,7 +20,7 @@ from .filling import Filler
 from .keeping import turn
 from .ledger import Ledger, Wanted
 from .recipe import place
-from .wishes import asked_of_engines, recipe_for
+from .wishes import asked_of_engines, recipe_for, want
 
 PATIENCE = 300.0  # seconds to wait for another filler
 SPARE_ROUNDS = 8  # more than it takes: kernels may be started meanwhile
@@ -58,10 +58,7 @@ async def wish(
     _, info = await choose(spec.engine, require_vm=spec.require_vm)
     recipe = recipe_for(spec, info, mounts, environ, encrypts=encrypts)
     ledger.remember_engine(asked_of_engines(spec, environ), info)
-    known = ledger.wanted_by(recipe.key)
-    wanted = Wanted(recipe, spec.pool_size, spec.pool_ttl, known.image_id if known else "", time.time())
-    ledger.want(wanted)
-    return wanted
+    return want(ledger, recipe, spec)
 
 
 def remembered(ledger: Ledger, environ: Mapping[str, str], engine: str | None) -> list[Wanted]:

@@ -19,16 +19,21 @@ from ..kernel_container import KernelContainer
 from ..spec import Spec
 from ..workdir import Workdir
 from .decision import RESERVE
-from .ledger import DamagedSlot, Ledger, Slot, Wanted
+from .ledger import DamagedSlot, Ledger, Slot
 from .recipe import Recipe
 from .refill import refill, start_helper
-from .wishes import asked_of_engines, recipe_for
+from .wishes import asked_of_engines, recipe_for, want
 
 ANSWER = 1.0  # seconds for a warm container to greet
 TRYING = 3.0  # seconds for slots that do not serve; then the next is not tried
 WARM_START = 5.0  # seconds for its kernel; a cold start takes less than what comes after
 
-UNREADABLE = (OSError, ValueError, ContainerKernelError)  # what a ledger raises
+UNREADABLE = (
+    OSError,
+    ValueError,
+    OverflowError,
+    ContainerKernelError,
+)  # what a ledger raises, and what is in it leads to
 
 # Starts a kernel in the container until the deadline (of `time.monotonic`), and returns what the supervisor knows.
 Start = Callable[[KernelContainer, Slot, float], Awaitable[dict[str, Any]]]
@@ -77,7 +82,11 @@ class Pool:
         except UNREADABLE as error:
             return Miss(f"the pool cannot be used: {error}")
         if isinstance(found, Warm):
-            await self._note_claim(found.container.name, kernel_id)
+            try:
+                await self._note_claim(found.container.name, kernel_id)
+            except BaseException:  # a start that is cancelled here knows of no container
+                found.container.abandon()
+                raise
             self._ledger.note_hit(recipe.key, time.monotonic() - begin)
         return found
 
@@ -158,9 +167,7 @@ class Pool:
             recipe = self._recipe(info, mounts)
             if recipe is None:
                 return
-            known = self._ledger.wanted_by(recipe.key)
-            image_id = known.image_id if known else ""
-            self._ledger.want(Wanted(recipe, self.spec.pool_size, self.spec.pool_ttl, image_id, time.time()))
+            want(self._ledger, recipe, self.spec)
         except UNREADABLE as error:
             self.log.warning("The pool is not filled: %s", error)
 

@@ -121,7 +121,7 @@ def expiry(now: float, ttl: float, source: random.Random) -> float:
 
 def estimate(wanted: Wanted, slots: Iterable[SlotView]) -> int:
     """Bytes of one more container: what the largest of its kind has, or else a guess."""
-    known = max((slot.memory for slot in slots if slot.key == wanted.key), default=0)
+    known = max((slot.memory for slot in slots if slot.key == wanted.key), default=wanted.memory)
     if known:
         return known
     preload = wanted.recipe.settings.get("preload")

@@ -135,6 +135,7 @@ class Filler:
 
     async def do(self, snapshot: Snapshot) -> bool:
         """What can be done now is done; False when that was nothing. A container that cannot be made is a failure, noted and raised."""
+        self._note_images(snapshot)
         todo = decide(snapshot, time.time())
         for action in todo:
             match action:
@@ -171,9 +172,16 @@ class Filler:
             raise
         self.ledger.succeeded(wanted.key)
         latest = self.ledger.wanted_by(wanted.key)
-        if latest is not None and latest.image_id != image_id:
-            self.ledger.want(replace(latest, image_id=image_id))
+        if latest is not None and latest.memory != slot.memory:
+            self.ledger.want(replace(latest, memory=slot.memory))
         self.log.info("The container %s is warm.", slot.name)
+
+    def _note_images(self, snapshot: Snapshot) -> None:
+        """Starts find the slots of these images, also those that are there already while what was known of a recipe was lost."""
+        for key, image_id in snapshot.images.items():
+            latest = self.ledger.wanted_by(key)
+            if latest is not None and image_id and latest.image_id != image_id:
+                self.ledger.want(replace(latest, image_id=image_id))
 
     async def _made(self, wanted: Wanted, image_id: str) -> Slot:
         """A warm container, in the ledger. Nothing is left of it when this raises or is cancelled."""

@@ -99,13 +99,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Wanted:
-    """So many containers of a recipe are to be warm, each for `ttl` seconds. `image_id` is empty until a filler has looked."""
+    """So many containers of a recipe are to be warm, each for `ttl` seconds. `image_id` is empty until a filler has looked, and
+    `memory`, what the last one that was made took, 0."""
 
     recipe: Recipe
     size: int
     ttl: float
     image_id: str
     last_used: float
+    memory: int = 0
 
     @property
     def key(self) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import owner
+from ..engines.protocol import NAME_PREFIX
 from ..kernel_container import GUEST_MOUNT
 from .keeping import keeper_lock
 from .ledger import Claim, Counts, DamagedSlot, Failure, Ledger, Slot, Wanted
@@ -68,7 +70,7 @@ async def status(ledger: Ledger, environ: Mapping[str, str], now: float) -> Stat
         warm = tuple(slot for slot in own if key in wanted and not slot.unusable(now, _fingerprint(wanted[key])))
         unusable = tuple(slot for slot in own if slot not in warm)
         failure = ledger.failure(key) if key in wanted else None
-        recipes.append(OfRecipe(key, wanted.get(key), warm, unusable, counts.get(key, Counts()), failure))
+        recipes.append(OfRecipe(key, wanted.get(key), warm, unusable, _grouped(counts.get(key, Counts())), failure))
     making = [each for each in ledger.making() if not await owner.is_gone(each.owner)]
     return Status(tuple(recipes), tuple(making), _has_keeper(ledger, environ))
 
@@ -84,6 +86,15 @@ def _slots(ledger: Ledger) -> list[Slot]:
         if slot is not None:
             found.append(slot)
     return found
+
+
+def _grouped(counts: Counts) -> Counts:
+    """Reasons without what follows a colon, and without the names of containers: each kind counts once."""
+    misses: dict[str, int] = {}
+    for reason, number in counts.misses.items():
+        kind = re.sub(rf"{NAME_PREFIX}\S*", "a container", reason.partition(": ")[0])
+        misses[kind] = misses.get(kind, 0) + number
+    return replace(counts, misses=misses)
 
 
 def _fingerprint(wanted: Wanted) -> str:

@@ -9,13 +9,11 @@ import os
 import threading
 from typing import Any
 
-import zmq
-from jupyter_client.manager import KernelManager
-
 from .. import kernelspecs
 from ..config import configured, host_environment, read_spec
+from ..engines import ENGINES
 from ..errors import ContainerKernelError
-from ..pool.asking import wish
+from ..pool.asking import encrypts, wish
 from ..pool.keeping import keep
 from ..pool.ledger import Ledger
 
@@ -45,11 +43,18 @@ class Keeper:
 
     async def _keep(self) -> None:
         ledger = Ledger.of_this_user()
-        encrypts = KernelManager.class_traits().keys() >= {"curve_publickey"} and zmq.has("curve")
         for kernelspec in kernelspecs.installed():
             try:
-                await wish(ledger, kernelspec.config, self.traits, cwd=self.root, root=self.root, encrypts=encrypts)
+                await self._wish(ledger, kernelspec)
             except ContainerKernelError as error:
                 self.log.info("No container is kept warm for %s: %s", kernelspec.name, error)
         budget = read_spec({}, self.traits).pool_memory_budget
         await keep(ledger, host_environment(), budget, self.log)
+
+    async def _wish(self, ledger: Ledger, kernelspec: kernelspecs.Kernelspec) -> None:
+        """A kernelspec whose image is not there is none that anybody uses."""
+        wanted = await wish(ledger, kernelspec.config, self.traits, cwd=self.root, root=self.root, encrypts=encrypts())
+        if wanted is not None:
+            request = wanted.recipe.request
+            if await ENGINES[wanted.recipe.engine].image(request.image) is None:
+                ledger.forget(wanted.key)
