@@ -134,6 +134,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def detached(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """The pid of a process that goes on without this one, with nothing to read, and nowhere to write. Raises OSError."""
+    """The pid of a process that goes on without this one, in `/`, with nothing to read, and nowhere to write. Raises OSError.
+
+    Not in this directory: Python would import from it, and kernels write there.
+    """
     null = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
-    return os.posix_spawn(argv[0], list(argv), dict(env), file_actions=null)
+    shell = ["/bin/sh", "-c", 'cd / && exec "$@"', "sh", *argv]
+    return os.posix_spawn(shell[0], shell, dict(env), file_actions=null)

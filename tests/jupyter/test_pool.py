@@ -84,6 +84,19 @@ def test_the_second_run_in_a_directory_is_warm(
     assert ledger.claims() == []
 
 
+def test_a_helper_imports_nothing_from_where_kernels_write(
+    ledger: Ledger, start_program: Callable[..., Program], notebook_directory: Path, tmp_path: Path
+) -> None:
+    """What a kernel leaves in its directory would run on the host."""
+    escaped = tmp_path / "escaped"
+    for module in ("asyncio", "json", "psutil", "container_kernels", "sitecustomize"):
+        (notebook_directory / f"{module}.py").write_text(f"open({str(escaped)!r}, 'w').close()")
+    notebook(notebook_directory / "a.ipynb", "1")
+    assert start_program("execute", "--inplace", "a.ipynb").ends() == 0
+    assert becomes_warm(ledger)
+    assert not escaped.exists()
+
+
 def test_another_directory_has_a_pool_of_its_own(
     ledger: Ledger, start_program: Callable[..., Program], notebook_directory: Path, tmp_path: Path
 ) -> None:

@@ -26,6 +26,5 @@ async def main(budget: int | None) -> None:
 if __name__ == "__main__":
     with contextlib.suppress(OSError):  # a terminal's end, or its Ctrl-C, is not ours
         os.setsid()
-    os.chdir("/")
     os.nice(NICE)
     asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else None))
