@@ -157,15 +157,16 @@ class Control:
                 return False
             if greeting.get("protocol") != wire.PROTOCOL:
                 raise wire.WireError(f"it speaks protocol {greeting.get('protocol')!r}, and the host {wire.PROTOCOL}")
+            # The container may have gone, and its port be another program's, which would like to be told a token and a kernel's key.
             nonce = secrets.token_hex(16)
-            hello = {"op": "hello", "protocol": wire.PROTOCOL, "token": self.address.token, "nonce": nonce}
-            sock.sendall(wire.encode(hello))
-            answer = self._next(sock, deadline)
-            if answer is None or answer.get("event") != "welcome":
-                raise wire.WireError(f"it does not let us in: {(answer or {}).get('error')}")
-            # The container may have gone, and its port be another program's, which would like to be told a kernel's key.
+            sock.sendall(wire.encode({"op": "prove", "protocol": wire.PROTOCOL, "nonce": nonce}))
+            answer = self._next(sock, deadline) or {}
             if not wire.proves(answer.get("proof"), self.address.token, nonce):
                 raise wire.WireError("it is not the container that was made for us")
+            sock.sendall(wire.encode({"op": "hello", "protocol": wire.PROTOCOL, "token": self.address.token}))
+            answer = self._next(sock, deadline) or {}
+            if answer.get("event") != "welcome":
+                raise wire.WireError(f"it does not let us in: {answer.get('error')}")
         except BaseException:
             sock.close()
             raise

@@ -55,10 +55,12 @@ class Visit:
 
     def answer_hello(self, *, kernel: bool = False) -> wire.Message:
         """What is to be said to the host's hello, which has come."""
-        hello = self.hear() or {}
-        nonce = hello.pop("nonce")
-        assert hello == {"op": "hello", "protocol": wire.PROTOCOL, "token": TOKEN}
-        return {"event": "welcome", "kernel": kernel, "proof": wire.proof(wire.digest(TOKEN), nonce)}
+        question = self.hear() or {}
+        nonce = question.pop("nonce")
+        assert question == {"op": "prove", "protocol": wire.PROTOCOL}
+        self.say({"event": "proof", "proof": wire.proof(wire.digest(TOKEN), nonce)})
+        assert self.hear() == {"op": "hello", "protocol": wire.PROTOCOL, "token": TOKEN}
+        return {"event": "welcome", "kernel": kernel}
 
     def close(self) -> None:
         self.socket.close()
@@ -221,7 +223,7 @@ def test_who_cannot_prove_to_be_the_container_is_told_nothing(supervisor: Superv
     visit = supervisor.visit()
     visit.say(GREETING)
     visit.hear()
-    visit.say({"event": "welcome", "kernel": False, "proof": proof})
+    visit.say({"event": "proof", "proof": proof})
     with pytest.raises(GuestError, match="it is not the container that was made for us"):
         welcome.result(PATIENCE)
     assert visit.hear() is None
@@ -231,7 +233,7 @@ def test_a_token_that_is_not_taken(supervisor: Supervisor, host: Host) -> None:
     welcome = host.open()
     visit = supervisor.visit()
     visit.say(GREETING)
-    visit.hear()
+    visit.answer_hello()
     visit.say({"error": {"kind": "protocol", "message": "wrong token"}})
     with pytest.raises(GuestError, match="wrong token"):
         welcome.result(PATIENCE)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from container_kernels.pool.checked import plain
 from container_kernels.pool.ledger import DamagedSlot, Ledger, LedgerError, SlotFile
@@ -330,6 +331,28 @@ def test_a_port_that_is_none_of_a_kernels() -> None:
 def test_a_port_that_is_there_twice() -> None:
     ports = {**slot().container["ports"], "supervisor": slot().container["ports"]["shell_port"]}
     assert slot(container={**slot().container, "ports": ports}).unusable(NOW, FINGERPRINT) == "no address"
+
+
+PUBLIC, SECRET = (key.decode() for key in zmq.curve_keypair())
+PAIR = {"curve_publickey": PUBLIC, "curve_secretkey": SECRET}
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        {"curve_publickey": PUBLIC},
+        {"curve_secretkey": SECRET},
+        {"curve_publickey": SECRET, "curve_secretkey": PUBLIC},
+        {"curve_publickey": "x", "curve_secretkey": "x"},
+        {**PAIR, "curve_secretkey": "\ud800"},
+        {**PAIR, "curve_secretkey": "~" * 40},
+        {**PAIR, "more": "x"},
+    ],
+)
+def test_keys_that_are_none(curve: dict[str, str]) -> None:
+    """A kernel that has others than its clients is mute."""
+    assert slot(curve=PAIR).unusable(NOW, FINGERPRINT) == ""
+    assert slot(curve=curve).unusable(NOW, FINGERPRINT) == "no keys"
 
 
 def test_more_than_an_address_is_no_harm() -> None:

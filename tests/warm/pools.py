@@ -32,6 +32,8 @@ from container_kernels.ports import HOST
 
 from ..conftest import EngineUnderTest, tested_engines
 
+TOKEN = "the-token-of-the-slot"  # of slots that lead nowhere
+
 _log = logging.getLogger("tests.warm")
 
 # For what is the same with every engine.
@@ -119,7 +121,7 @@ class PoolUnderTest:
                 "engine": self.engine.name,
                 "name": name,
                 "image": self.wanted.recipe.request.image,
-                "token": "the-token-of-the-slot",
+                "token": TOKEN,
                 "ports": {**ports, "supervisor": port},
             },
             curve={},
@@ -146,6 +148,7 @@ class Program:
     port: int = 0
     heard: bytearray = field(default_factory=bytearray)
     connections: int = 0
+    ended: int = 0
     is_over: threading.Event = field(default_factory=threading.Event)
 
     def listen(self, sock: socket.socket) -> None:
@@ -171,6 +174,7 @@ def program(behave: Callable[[Program, socket.socket], None]) -> Iterator[Progra
     def serve(sock: socket.socket) -> None:
         with sock, suppress(OSError):
             behave(running, sock)
+        running.ended += 1
 
     def accept() -> None:
         while not running.is_over.is_set():

@@ -27,7 +27,7 @@ from ..conftest import EngineUnderTest, eventually_async
 from .conftest import PoolUnderTest
 from .pools import only_docker
 
-CLAIMS = int(os.environ.get("CONTAINER_KERNELS_TEST_CLAIMS", "20"))  # 200 take some minutes
+CLAIMS = int(os.environ.get("CONTAINER_KERNELS_TEST_CLAIMS", "16"))  # 200 take some minutes
 SIZE = 6
 KILLED_EVERY = 1.0  # seconds
 HERE = Path(__file__).parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -19,7 +20,9 @@ from typing import Any
 
 import pytest
 import zmq
+from jupyter_client.manager import AsyncKernelManager
 
+from container_kernels import owner
 from container_kernels.engines import ENGINES
 from container_kernels.guest import wire
 from container_kernels.kernel_container import KernelContainer, Start
@@ -30,7 +33,7 @@ from container_kernels.pool.ledger import Slot
 
 from ..conftest import EngineUnderTest, RunningKernel, eventually_async
 from ..pool.test_files import NO_FILE, NO_JSON, as_root, content
-from .pools import PoolUnderTest, Program, only_docker, program
+from .pools import TOKEN, PoolUnderTest, Program, only_docker, program
 
 COLD = 15.0  # seconds for a cold start on a busy machine; it usually takes one or two
 NOBODY = 65534
@@ -156,7 +159,7 @@ OTHER_FIELDS: dict[str, tuple[Callable[[Slot], dict[str, Any]], str]] = {
     "no token": (container(token=""), "no address"),
     "an engine that is none": (container(engine="lxc"), "its engine is not known"),
     "no ports": (container(ports={}), "no address"),
-    "a port too many": (ports(transport=5), "no address"),
+    "a port too many": (ports(transport=50000), "no address"),
     "an odd address": (ports(supervisor=65536), "no address"),
     "a field more": (lambda slot: {"more": 1}, "damaged"),
 }
@@ -196,11 +199,10 @@ def welcoming(**answer: Any) -> Callable[[Program, socket.socket], None]:
 
     def behave(running: Program, sock: socket.socket) -> None:
         sock.sendall(wire.encode({"event": "greeting", "protocol": wire.PROTOCOL}))
-        hello = running.next_message(sock)
-        welcome = {"event": "welcome", "kernel": False, **answer}
+        question = running.next_message(sock)
         if answer.get("proof") == "echoed":
-            welcome["proof"] = hello["nonce"]
-        sock.sendall(wire.encode(welcome))
+            answer["proof"] = question.get("nonce")
+        sock.sendall(wire.encode({"event": "proof", **answer}))
         running.listen(sock)
 
     return behave
@@ -211,9 +213,10 @@ def proving(and_then: Callable[[Program, socket.socket], None], **answer: Any) -
 
     def behave(running: Program, sock: socket.socket) -> None:
         sock.sendall(wire.encode({"event": "greeting", "protocol": wire.PROTOCOL}))
-        hello = running.next_message(sock)
-        proof = wire.proof(wire.digest(hello["token"]), hello["nonce"])
-        sock.sendall(wire.encode({"event": "welcome", "kernel": False, "proof": proof, **answer}))
+        proof = wire.proof(wire.digest(TOKEN), running.next_message(sock).get("nonce", ""))
+        sock.sendall(wire.encode({"event": "proof", "proof": proof}))
+        running.next_message(sock)
+        sock.sendall(wire.encode({"event": "welcome", "kernel": False, **answer}))
         and_then(running, sock)
 
     return behave
@@ -306,7 +309,7 @@ async def test_a_file_that_is_damaged(damage: str, poisoned: Poisoned) -> None:
 
 
 async def test_listeners_that_are_no_warm_container(poisoned: Poisoned, engine: EngineUnderTest) -> None:
-    """None of the impostors is told a key: they learn a token, which is of no use any more."""
+    """None that cannot prove to be the slot's supervisor is told a token or a key."""
     (good,) = await poisoned.pool.fill()
     cases, listeners = {}, {}
     with contextlib.ExitStack() as stack:
@@ -318,8 +321,10 @@ async def test_listeners_that_are_no_warm_container(poisoned: Poisoned, engine: 
         all_were_dropped(poisoned, cases)
     assert {case for case, listener in listeners.items() if not listener.connections} == set()
     key = kernel.manager.session.key
+    supervisors = {"has a kernel", "refusing", "dying", "babbling"}
+    assert {case for case, listener in listeners.items() if TOKEN.encode() in listener.heard} == supervisors
     told = {case for case, listener in listeners.items() if key in listener.heard}
-    assert {"refusing", "babbling"} <= told <= {"refusing", "babbling", "dying"}
+    assert {"refusing", "babbling"} <= told <= supervisors - {"has a kernel"}
     await no_kernel_is_left(kernel, engine)
 
 
@@ -353,6 +358,37 @@ async def test_a_supervisor_that_never_starts_the_kernel(
     await no_kernel_is_left(kernel, engine)
 
 
+@only_docker
+async def test_a_start_that_is_cancelled_once_the_kernel_runs(
+    poisoned: Poisoned, engine: EngineUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container is asked to end."""
+
+    def serving(running: Program, sock: socket.socket) -> None:
+        sock.sendall(wire.encode({"id": running.next_message(sock)["id"], "facts": {}}))
+        running.next_message(sock)
+
+    is_claimed = asyncio.Event()
+
+    async def slow_system() -> str:
+        is_claimed.set()
+        await asyncio.sleep(60)
+        return ""
+
+    monkeypatch.setattr(owner, "this_process", slow_system)
+    with program(proving(serving)) as listener:
+        poisoned.pool.invent(port=listener.port)
+        manager = AsyncKernelManager(kernel_name="container-python")
+        start: asyncio.Task[None] = asyncio.ensure_future(manager.start_kernel())
+        await asyncio.wait_for(is_claimed.wait(), 10)
+        assert listener.ended == 0
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        assert await eventually_async(lambda: listener.ended, lambda ended: ended == 1) == 1
+    assert b'"op":"end"' in listener.heard
+
+
 TOKENS = {"wrong": "wrong", "odd": "\ud800é", "long": "x" * 10_000}
 
 
@@ -363,7 +399,7 @@ async def test_the_port_of_another_container(poisoned: Poisoned, engine: EngineU
     for age, (case, token) in enumerate(TOKENS.items()):
         slot = poisoned.pool.invent(port=other.container["ports"]["supervisor"], age=1000 - age)
         poisoned.pool.change(slot, container={**slot.container, "token": token})
-        cases[slot.name] = case, "wrong token|longer than|not answer"
+        cases[slot.name] = case, "not the container that was made for us"
     kernel = await poisoned.starts_warm()
     assert engine.the_container() == other.name
     all_were_dropped(poisoned, cases)

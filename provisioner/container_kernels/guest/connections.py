@@ -137,15 +137,18 @@ class Connections:
             self._drop(connection)
 
     def _introduce(self, connection: Connection, message: wire.Message) -> None:
-        if message.get("op") != "hello" or message.get("protocol") != wire.PROTOCOL:
+        if message.get("op") not in ("prove", "hello") or message.get("protocol") != wire.PROTOCOL:
             theirs = message.get("protocol")
             raise wire.WireError(f"this container speaks protocol {wire.PROTOCOL}, and the host {theirs!r}")
+        if message["op"] == "prove":
+            proof = wire.proof(self._token_digest, str(message.get("nonce")))
+            connection.send({"event": "proof", "proof": proof})
+            return
         if not wire.opens(message.get("token"), self._token_digest):
             raise wire.WireError("wrong token")
         connection.known = True
         connection.decoder.limit = wire.MAX_MESSAGE
-        proof = wire.proof(self._token_digest, str(message.get("nonce")))
-        connection.send({"event": "welcome", "kernel": self._on_claim(), "proof": proof})
+        connection.send({"event": "welcome", "kernel": self._on_claim()})
         untold, self._untold = self._untold, []
         for late in untold:
             connection.send(late)

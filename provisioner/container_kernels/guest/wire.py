@@ -1,8 +1,9 @@
 """What the host and the supervisor say to each other: JSON objects, one a line, over one TCP connection.
 
-The supervisor speaks first: `{"event": "greeting", "protocol": 1}`. The host answers with `{"op": "hello", "protocol": 1, "token": …,
-"nonce": …}`, and is told `{"event": "welcome", "kernel": …, "proof": …}`: a program that has got hold of the port cannot prove that it
-knows the token's digest. Then the host sends requests, `{"op": …, "id": n, …}`, each answered by `{"id": n, …}` or `{"id": n, "error": {"kind", "message"}}`;
+The supervisor speaks first: `{"event": "greeting", "protocol": 1}`. The host asks whose it is, `{"op": "prove", "protocol": 1, "nonce": …}`,
+and is told `{"event": "proof", "proof": …}`: a program that has got hold of the port does not know the token's digest, and is told nothing
+more. Then the host shows the token, `{"op": "hello", "protocol": 1, "token": …}`, and is let in: `{"event": "welcome", "kernel": …}`.
+Then the host sends requests, `{"op": …, "id": n, …}`, each answered by `{"id": n, …}` or `{"id": n, "error": {"kind", "message"}}`;
 events, `{"event": …}`, come at any time. Either side closes the connection on anything else.
 """
 

@@ -82,11 +82,7 @@ class Pool:
         except UNREADABLE as error:
             return Miss(f"the pool cannot be used: {error}")
         if isinstance(found, Warm):
-            try:
-                await self._note_claim(found.container.name, kernel_id)
-            except BaseException:  # a start that is cancelled here knows of no container
-                found.container.abandon()
-                raise
+            await self._note_claim(found.container.name, kernel_id)
             self._ledger.note_hit(recipe.key, time.monotonic() - begin)
         return found
 
