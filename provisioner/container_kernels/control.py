@@ -59,10 +59,12 @@ class Control:
         self._ids = itertools.count(1)
         self._waiting: dict[int, concurrent.futures.Future[wire.Message]] = {}
         self.welcome: concurrent.futures.Future[bool] = unending()
+        self._listens = False
 
-    def open(self, deadline: float) -> concurrent.futures.Future[bool]:
-        """Starts the thread. The future is done when the supervisor has greeted and taken the token, and says whether a kernel runs;
+    def open(self, deadline: float, *, listens: bool = False) -> concurrent.futures.Future[bool]:
+        """Starts the thread; one that `listens` already is not waited for. The future is done when the supervisor has greeted and taken the token, and says whether a kernel runs;
         it fails with GuestError when it speaks otherwise, or has not greeted before `deadline` (of `time.monotonic`)."""
+        self._listens = listens
         threading.Thread(target=self._keep, args=(deadline,), name="container-kernels control", daemon=True).start()
         return self.welcome
 
@@ -132,7 +134,7 @@ class Control:
             except ConnectionRefusedError:
                 now = time.monotonic()
                 refused_since = refused_since or now
-                if self.welcome.done() and now - refused_since > REFUSED:
+                if self._listens and now - refused_since > REFUSED:
                     return False
             except OSError:
                 pass
@@ -177,6 +179,7 @@ class Control:
                 sock.close()
                 return False
             self._socket = sock
+        self._listens = True
         if not self.welcome.done():
             self.welcome.set_result(answer.get("kernel") is True)
         return True

@@ -181,7 +181,8 @@ class KernelContainer:
         """
         container = cls._known(engine, persisted, log)
         try:
-            has_kernel = await outcome(container._control.open(deadline), max(0.0, deadline - time.monotonic()) + WATCH)
+            welcome = container._control.open(deadline, listens=True)
+            has_kernel = await outcome(welcome, max(0.0, deadline - time.monotonic()) + WATCH)
             if has_kernel:
                 raise GuestError(f"The container {container.name} has a kernel already.")
         except asyncio.TimeoutError:
@@ -296,10 +297,11 @@ class KernelContainer:
         """Whether a kernel can be started in it."""
         return not self._gone.done()
 
-    async def start(self, start: Start, deadline: float) -> dict[str, Any]:
+    async def start(self, start: Start, deadline: float, *, with_log: bool = True) -> dict[str, Any]:
         """A kernel runs, its sockets are bound; what the supervisor knows of the image's Python is returned.
 
-        Raises KernelStartError, ImageError or GuestError; the container is then good for nothing but its end.
+        Raises KernelStartError, ImageError or GuestError, with the container's log unless that is not wanted, since an engine takes its
+        time to tell it; the container is then good for nothing but its end.
         """
         self.ending, self.gone_reason, self.has_died, self.ended = None, "", False, unending()
         self._running = True
@@ -316,21 +318,21 @@ class KernelContainer:
             answer = await outcome(request, max(1.0, deadline - time.monotonic()))
         except BaseException as error:
             self._running = False
-            raise await self._start_error(error) from error
+            raise await self._start_error(error, with_log=with_log) from error
         facts = answer.get("facts")
         return facts if isinstance(facts, dict) else {}
 
-    async def _start_error(self, error: BaseException) -> BaseException:
+    async def _start_error(self, error: BaseException, *, with_log: bool = True) -> BaseException:
         if isinstance(error, asyncio.TimeoutError):
             timeout = KernelStartError(
                 "The kernel did not start in time.",
                 hint="Raise startup_timeout, or give the container more cpu and memory.",
             )
-            timeout.detail = await self.tail()
+            timeout.detail = await self.tail() if with_log else ""
             return timeout
         if isinstance(error, KernelStartError) and error.kind in IMAGE_REMEDIES:
             return ImageError(error.message, hint=IMAGE_REMEDIES[error.kind])
-        if isinstance(error, (KernelStartError, GuestError)):
+        if with_log and isinstance(error, (KernelStartError, GuestError)):
             error.detail = await self.tail()
         return error
 

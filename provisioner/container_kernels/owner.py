@@ -11,10 +11,15 @@ from .errors import CommandTimeout
 
 PROC = Path("/proc")
 
+_labels: dict[int, str] = {}  # by pid: a fork is another process
+
 
 async def this_process() -> str:
     """The label's value for a container of this process."""
-    return f"{os.getpid()}:{await started(os.getpid())}:{platform.node()}"
+    pid = os.getpid()
+    if pid not in _labels:
+        _labels[pid] = f"{pid}:{await started(pid)}:{platform.node()}"
+    return _labels[pid]
 
 
 async def is_gone(label: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -20,7 +21,7 @@ from jupyter_client.provisioning import KernelProvisionerBase
 from . import engines, owner, user, workdir
 from .config import SettingTraits, home, host_environment, read_spec
 from .control import outcome
-from .engines.protocol import Engine, EngineInfo
+from .engines.protocol import EngineInfo
 from .environment import asked_for, kernel_environment
 from .errors import (
     ContainerKernelError,
@@ -204,19 +205,25 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
                 facts, info = found.facts, None
                 self._ports = found.container.ports
             else:
-                self.log.debug("Kernel %s starts cold: %s.", self.kernel_id, found.reason)
-                async with COLD_STARTS.turn():
-                    await pool.make_room()
-                    facts, info = await self._started_cold(spec, self._mounts)
+                level = logging.INFO if spec.pool_size else logging.DEBUG
+                self.log.log(level, "Kernel %s starts cold: %s.", self.kernel_id, found.reason)
+                try:
+                    facts, info = await self._started_cold(pool, spec, self._mounts)
+                except ImageError:
+                    if not await self._pulled(spec):
+                        raise
+                    facts, info = await self._started_cold(pool, spec, self._mounts)
                 pool.started_cold(info, self._mounts, found)
         pool.refill(info, self._mounts)
         return facts
 
-    async def _started_cold(self, spec: Spec, mounts: Workdir) -> tuple[dict[str, Any], EngineInfo]:
+    async def _started_cold(self, pool: Pool, spec: Spec, mounts: Workdir) -> tuple[dict[str, Any], EngineInfo]:
         returning = self._ports is not None
-        self._container, info, deadline = await self._new_container(spec, mounts)
-        start = self._start_of(spec, self._curve_keys(spec), returning=returning)
-        return await self._container.start(start, deadline), info
+        async with COLD_STARTS.turn():
+            await pool.make_room()
+            self._container, info, deadline = await self._new_container(spec, mounts)
+            start = self._start_of(spec, self._curve_keys(spec), returning=returning)
+            return await self._container.start(start, deadline), info
 
     async def _claimed(self, pool: Pool, spec: Spec) -> Warm | Miss:
         """With the container come its ports, and the keys of the kernel that waits in it."""
@@ -228,7 +235,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             curve = self._curve_keys(spec, slot.curve)
             self._container = container  # whatever comes now, it is ours to end
             try:
-                facts = await container.start(self._start_of(spec, curve), deadline)
+                facts = await container.start(self._start_of(spec, curve), deadline, with_log=False)
             except ContainerKernelError:
                 self._container = None
                 raise
@@ -279,10 +286,6 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
 
         try:
             container, deadline = await launched()
-        except ImageError:
-            if not await self._pulled(engine, spec.image):
-                raise
-            container, deadline = await launched()
         except EngineUnavailable:
             engines.forget()  # it worked before: the next start looks again
             raise
@@ -295,8 +298,10 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             self._wanted = {name: getattr(self.parent, name, 0) for name in wire.KERNEL_PORTS}
         return self._wanted
 
-    async def _pulled(self, engine: Engine, image: str) -> bool:
+    async def _pulled(self, spec: Spec) -> bool:
         """True when the image was missing, and is there now. What is ours is built, not pulled."""
+        engine, _ = await engines.choose(spec.engine, require_vm=spec.require_vm)
+        image = spec.image
         if image.startswith("container-kernels/") or await engine.image(image) is not None:
             return False
         self.log.info("Pulling the image %s with %s", image, engine.name)

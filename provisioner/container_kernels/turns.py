@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
@@ -16,7 +17,12 @@ class Turns:
     """At most `places` at once, in the order in which they were asked for, from any thread and event loop of this process."""
 
     def __init__(self, places: int) -> None:
-        self._free = places
+        self._places = places
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)  # those whose turn it is are the parent's
+
+    def _begin(self) -> None:
+        self._free = self._places
         self._queue: deque[concurrent.futures.Future[None]] = deque()
         self._lock = threading.Lock()
 

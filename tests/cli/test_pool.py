@@ -286,7 +286,7 @@ def test_ps_does_without_a_ledger_that_cannot_be_read(
     add_warm: Callable[[str], str], ledger: Ledger, answer: Answer, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_warm("container-kernels-waits")
-    directory = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / "container-kernels" / "pool"
+    directory = ledger._files.directory
     directory.rename(directory.with_name("moved"))
     directory.write_text("in the way")
     _, (row,) = answer("ps")

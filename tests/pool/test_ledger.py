@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from container_kernels.engines.protocol import EngineInfo
+from container_kernels.pool import ledger as ledger_module
 from container_kernels.pool import recipe as recipe_module
 from container_kernels.pool.checked import plain
 from container_kernels.pool.ledger import Failure, Ledger
@@ -29,8 +31,22 @@ def test_it_is_in_jupyters_runtime_directory(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     ledger = Ledger.of_this_user()
     ledger.put(slot())
-    assert (tmp_path / "runtime" / "container-kernels" / "pool" / "slots").is_dir()
+    assert [path.name for path in (tmp_path / "runtime" / "container-kernels" / "pool").glob("*/slots/*")]
     assert str(tmp_path) in repr(ledger)
+
+
+@pytest.mark.parametrize("other", ["machine", "release"])
+def test_machines_and_releases_that_share_a_home_have_ledgers_of_their_own(
+    other: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    Ledger.of_this_user().put(slot())
+    assert Ledger.of_this_user().slots()
+    if other == "machine":
+        monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    else:
+        monkeypatch.setattr(ledger_module, "guest_digest", lambda: "f" * 64)
+    assert Ledger.of_this_user().slots() == []
 
 
 def test_reading_an_empty_ledger(ledger: Ledger, directory: Path) -> None:
@@ -229,3 +245,13 @@ def test_what_killed_processes_left_half_written_is_gone(ledger: Ledger, directo
     assert not any(path.exists() for path in left)
     assert len(ledger.slots()) == len(ledger.wanted()) == 1
     assert (directory / "slots" / "foreign").exists()
+
+
+def test_what_is_known_of_an_image_is_forgotten(ledger: Ledger) -> None:
+    """It was built anew: a start that came now would get a container of the old one."""
+    ledger.want(wanted())
+    reference = wanted().recipe.request.image
+    ledger.forget_images({"another"})
+    assert ledger.wanted() == [wanted()]
+    ledger.forget_images({"another", reference})
+    assert ledger.wanted() == [wanted(image_id="")]

@@ -46,7 +46,7 @@ class PoolUnderTest:
     def __init__(self, engine: EngineUnderTest) -> None:
         self.engine = engine
         self.ledger = Ledger.of_this_user()
-        self.directory = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / "container-kernels" / "pool"
+        self.directory = self.ledger._files.directory
         environ = place(host_environment())
         self.filler = Filler(ENGINES[engine.name], self.ledger, environ, 64 << 30, _log, at_once=True)
         self.config: dict[str, Any] = (

@@ -22,7 +22,6 @@ import pytest
 import zmq
 from jupyter_client.manager import AsyncKernelManager
 
-from container_kernels import owner
 from container_kernels.engines import ENGINES
 from container_kernels.guest import wire
 from container_kernels.kernel_container import KernelContainer, Start
@@ -359,34 +358,20 @@ async def test_a_supervisor_that_never_starts_the_kernel(
 
 
 @only_docker
-async def test_a_start_that_is_cancelled_once_the_kernel_runs(
-    poisoned: Poisoned, engine: EngineUnderTest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The container is asked to end."""
-
-    def serving(running: Program, sock: socket.socket) -> None:
-        sock.sendall(wire.encode({"id": running.next_message(sock)["id"], "facts": {}}))
-        running.next_message(sock)
-
-    is_claimed = asyncio.Event()
-
-    async def slow_system() -> str:
-        is_claimed.set()
-        await asyncio.sleep(60)
-        return ""
-
-    monkeypatch.setattr(owner, "this_process", slow_system)
-    with program(proving(serving)) as listener:
-        poisoned.pool.invent(port=listener.port)
+async def test_a_start_that_is_cancelled_while_the_kernel_starts(poisoned: Poisoned, engine: EngineUnderTest) -> None:
+    """Nobody is connected to the container any more, and who fills the pool removes it."""
+    with program(proving(silent)) as listener:
+        slot = poisoned.pool.invent(port=listener.port)
         manager = AsyncKernelManager(kernel_name="container-python")
         start: asyncio.Task[None] = asyncio.ensure_future(manager.start_kernel())
-        await asyncio.wait_for(is_claimed.wait(), 10)
+        assert await eventually_async(lambda: TOKEN.encode() in listener.heard, bool)
         assert listener.ended == 0
         start.cancel()
         with pytest.raises(asyncio.CancelledError):
             await start
+        listener.is_over.set()
         assert await eventually_async(lambda: listener.ended, lambda ended: ended == 1) == 1
-    assert b'"op":"end"' in listener.heard
+    assert [(claim.name, claim.kernel_id) for claim in poisoned.pool.ledger.claims()] in ([], [(slot.name, "")])
 
 
 TOKENS = {"wrong": "wrong", "odd": "\ud800é", "long": "x" * 10_000}
@@ -516,7 +501,7 @@ async def test_a_container_with_a_kernel_already(poisoned: Poisoned, engine: Eng
     finally:
         await other.end()
     assert await eventually_async(engine.containers, lambda names: not names) == []
-    assert poisoned.pool.ledger.claims() == []
+    assert [claim.kernel_id for claim in poisoned.pool.ledger.claims()] in ([], [""])
 
 
 PUBLIC, SECRET = (key.decode() for key in zmq.curve_keypair())
@@ -695,8 +680,8 @@ async def test_a_disk_that_takes_nothing(
 async def test_a_disk_that_is_full(
     poisoned: Poisoned, engine: EngineUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names can still be made, and nothing be written to them: a claim is one rename, and needs no more."""
-    await poisoned.pool.fill()
+    """Names can still be made, and nothing be written to them: nobody would know whose the container is, so that it is not used."""
+    (slot,) = await poisoned.pool.fill()
     real = os.fdopen
 
     def full(descriptor: int, *arguments: Any, **named: Any) -> Any:
@@ -710,9 +695,13 @@ async def test_a_disk_that_is_full(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fdopen", full)
-        kernel = await poisoned.starts_warm()
-        await no_kernel_is_left(kernel, engine)
-    assert (poisoned.pool.ledger.slots(), poisoned.pool.ledger.claims()) == ([], [])
+        kernel = await poisoned.starts_cold(f"the pool cannot be used: .*{os.strerror(errno.ENOSPC)}")
+        await kernel.manager.shutdown_kernel(now=True)
+    assert [(claim.name, claim.kernel_id) for claim in poisoned.pool.ledger.claims()] == [(slot.name, "")]
+    assert poisoned.pool.ledger.slots() == []
+    removed(engine, slot)  # as who fills the pool does, after a while
+    await poisoned.pool.fill()
+    assert poisoned.pool.ledger.claims() == []
 
 
 # -- What is remembered

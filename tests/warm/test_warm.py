@@ -24,7 +24,8 @@ from ipykernel.connect import get_connection_info
 shell = get_ipython()
 print(json.dumps({
     "cwd": os.getcwd(), "dhist": [str(entry) for entry in _dh], "starting_dir": shell.starting_dir, "path": sys.path[0], "argv": sys.argv[1::2],
-    "session_name": globals().get("__session__"), "variable": os.environ.get("MY_VARIABLE"), "zone": __import__("time").tzname[0],
+    "session_name": globals().get("__session__"), "variable": os.environ.get("MY_VARIABLE"), "pager": os.environ.get("PAGER"),
+    "temporary": __import__("tempfile").gettempdir(), "zone": __import__("time").tzname[0],
     "count": shell.execution_count, "inputs": len(In), "outputs": len(Out), "history": shell.history_manager.session_number,
     "key": get_connection_info(unpack=True)["key"].decode(), "name": __name__, "user_names": sorted(set(shell.user_ns) - set(shell.user_ns_hidden)),
     "pgid": os.getpgid(0) == os.getpid(), "sigint": __import__("signal").getsignal(2).__name__,
@@ -44,7 +45,13 @@ async def test_a_warm_kernel_knows_what_a_cold_one_knows(
     folder.mkdir()
     monkeypatch.setenv("CONTAINER_KERNELS_MOUNTS", json.dumps([{"source": str(notebook_directory)}]))
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    asked = {**os.environ, "MY_VARIABLE": "mine", "JPY_SESSION_NAME": "notebook.ipynb"}
+    asked = {
+        **os.environ,
+        "MY_VARIABLE": "mine",
+        "PAGER": "less",
+        "TMPDIR": "/var/tmp",
+        "JPY_SESSION_NAME": "notebook.ipynb",
+    }
     known = []
     for _ in range(2):
         kernel = await start_kernel(cwd=str(folder), env=asked)
@@ -200,6 +207,32 @@ async def test_an_image_that_was_built_anew_makes_old_slots_unusable(
         await warm.drain()
         await eventually_async(engine.containers, lambda names: not names)
         engine.remove_image(image)
+
+
+async def test_a_directory_that_was_made_anew_is_another_one(
+    warm: PoolUnderTest, start_kernel: Starter, notebook_directory: Path, engine: EngineUnderTest
+) -> None:
+    """A mount stays with the directory that it was made of: results would be written to nowhere."""
+    (before,) = warm.slots()
+    notebook_directory.rename(notebook_directory.with_name("moved"))
+    notebook_directory.mkdir()
+    os.chdir(notebook_directory)
+    kernel = await start_kernel()
+    assert not kernel.provisioner.is_warm
+    await kernel.run("open('result', 'w').close()")
+    assert (notebook_directory / "result").exists()
+    assert before.name not in [slot.name for slot in await warm.fill()]
+    assert before.name not in engine.containers()
+    assert (await start_kernel()).provisioner.is_warm
+
+
+async def test_a_pool_that_is_turned_off_is_given_up(
+    warm: PoolUnderTest, start_kernel: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINER_KERNELS_POOL_SIZE", "0")
+    kernel = await start_kernel()
+    assert not kernel.provisioner.is_warm
+    assert await warm.fill() == []
 
 
 async def test_a_slot_that_nobody_claims_ends_by_itself(

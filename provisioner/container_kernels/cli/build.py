@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from .. import image
 from ..engines import ENGINES, choose
-from ..errors import SpecError
+from ..errors import ContainerKernelError, SpecError
+from ..pool.ledger import Ledger
 from .output import print_json
 
 NAME = "build"
@@ -55,6 +56,8 @@ async def run(arguments: argparse.Namespace) -> int:
     options = {"base": arguments.base, "python": arguments.python, "force": arguments.force}
     with _reporting() as report:
         results = [await image.build(engine, recipe, **options, report=report) for recipe in recipes]
+    with suppress(ContainerKernelError, OSError):  # the pool's next look sees it as well
+        Ledger.of_this_user().forget_images({result.tag for result in results if result.status != "unchanged"})
     if arguments.json:
         print_json([asdict(result) for result in results])
         return 0

@@ -57,6 +57,8 @@ def park(connection_file: str, orders: Orders, mark: Mark, reports: Reports) -> 
     try:
         _lead_session()
         app = _app(["-f", connection_file], mark, 1, lambda: None)
+        if _runs_code_of_the_image(app):
+            raise RuntimeError("the image has startup files for IPython, which are to run in the kernel's directory")
         _limber_up(app.kernel)
         process.give_memory_back()
     except BaseException as error:
@@ -79,6 +81,12 @@ def park(connection_file: str, orders: Orders, mark: Mark, reports: Reports) -> 
     app.start()
 
 
+def _runs_code_of_the_image(app: Any) -> bool:
+    directories = [Path(directory, "startup") for directory in ("/etc/ipython", app.profile_dir.location)]
+    files = [file for directory in directories for file in directory.glob("*.*py")]
+    return bool(files or app.exec_lines or app.exec_files or app.code_to_run or app.file_to_run or app.module_to_run)
+
+
 def _limber_up(kernel: Any) -> None:
     """What is made when the first cell runs is made; no trace of that is left for the second."""
     _run_to_end(_execute(kernel, LIMBERING_CELL, silent=True))
@@ -99,13 +107,18 @@ def _enter(cwd: str, environment: Dict[str, str]) -> None:
     process.enter(cwd, environment)
     if "TZ" in environment:
         time.tzset()
+    import tempfile
+
+    tempfile.tempdir = None  # what the template knows; TMPDIR may be another one now
     _reseed()
 
 
 def _take_place(shell: Any) -> None:
     """What a shell remembers of the directory and the environment that it was made in."""
+    shell.init_environment()  # which puts some variables over the caller's
     shell.starting_dir = os.getcwd()
-    shell.user_ns["_dh"][:] = [shell.starting_dir]
+    visited = shell.user_ns["_dh"]
+    visited[:] = [type(visited[0])(shell.starting_dir)] if visited else []
     if os.environ.get("JPY_SESSION_NAME"):
         shell.user_ns["__session__"] = shell.user_ns_hidden["__session__"] = os.environ["JPY_SESSION_NAME"]
 

@@ -292,6 +292,11 @@ class Supervisor:
             "park", connection_file=connection_file, curve=self.shelf.curve.get("curve_publickey", "")
         )
 
+    def _refuse_shelf(self, kind: str, message: str) -> None:
+        request, self.shelf.request = self.shelf.request, None
+        if request:
+            request.refuse(kind, message)
+
     def _close_shelf(self, *, parked: bool) -> None:
         request, self.shelf.request = self.shelf.request, None
         if request is None:
@@ -355,8 +360,7 @@ class Supervisor:
             self.template_failure = (report["kind"], report["message"])
             process.log(report["message"])
             self._refuse_unborn(*self.template_failure)
-            if self.shelf.request:
-                self.shelf.request.refuse(*self.template_failure)
+            self._refuse_shelf(*self.template_failure)
         elif name == "forked" and self.kernel:
             self.kernel.pid = report["pid"]
             self.kernel.fork = {}
@@ -414,6 +418,7 @@ class Supervisor:
         if self.failed_loads == LOADS:
             self.template_failure = ("template", "Python dies while it imports ipykernel.")
             process.log(self.template_failure[1])
+            self._refuse_shelf(*self.template_failure)
         if self.kernel and self.kernel.fork:
             self.kernel.deaths += 1
             if self.template_failure or self.kernel.deaths == DEATHS:

@@ -248,9 +248,10 @@ class _Template:
         reading, writing = os.pipe()
         try:
             self.rehearsing = os.fork()
-        except OSError:  # no process is left: it is for later
+        except OSError as error:  # no process is left: it is for later
             os.close(reading)
             os.close(writing)
+            self.reports.send("not_parked", message=process.no_process(error.errno))
             return None
         if self.rehearsing:
             os.close(writing)

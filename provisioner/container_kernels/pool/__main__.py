@@ -24,6 +24,7 @@ async def main(budget: int | None) -> None:
 
 
 if __name__ == "__main__":
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # a lock or a pipe that the caller has inherited ends with the caller
     with contextlib.suppress(OSError):  # a terminal's end, or its Ctrl-C, is not ours
         os.setsid()
     os.nice(NICE)

@@ -20,8 +20,9 @@ from ..spec import Spec
 from ..workdir import Workdir
 from .decision import RESERVE
 from .ledger import DamagedSlot, Ledger, Slot
-from .recipe import Recipe
+from .recipe import Recipe, place, place_digest
 from .refill import refill, start_helper
+from .removal import remove_slot
 from .wishes import asked_of_engines, recipe_for, want
 
 ANSWER = 1.0  # seconds for a warm container to greet
@@ -78,11 +79,11 @@ class Pool:
             recipe = self._recipe(self._ledger.remembered_engine(asked_of_engines(self.spec, self._environ)), mounts)
             if recipe is None:
                 return Miss("no kernel like it was started here before")
-            found = await self._try_all(recipe, start)
+            found = await self._try_all(recipe, start, kernel_id)
         except UNREADABLE as error:
+            self.log.warning("The pool of warm containers cannot be used: %s", error)
             return Miss(f"the pool cannot be used: {error}")
         if isinstance(found, Warm):
-            await self._note_claim(found.container.name, kernel_id)
             self._ledger.note_hit(recipe.key, time.monotonic() - begin)
         return found
 
@@ -91,7 +92,7 @@ class Pool:
             return None
         return recipe_for(self.spec, info, mounts, self._environ, encrypts=self._encrypts)
 
-    async def _try_all(self, recipe: Recipe, start: Start) -> Warm | Miss:
+    async def _try_all(self, recipe: Recipe, start: Start, kernel_id: str) -> Warm | Miss:
         wanted = self._ledger.wanted_by(recipe.key)
         if wanted is None or not wanted.image_id:
             return Miss("no container was made for it yet")
@@ -108,34 +109,38 @@ class Pool:
                 continue
             if slot is None:  # another start was first
                 continue
-            found = await _start_in(slot, fingerprint, start, self.log)
-            if isinstance(found, Warm):
-                return found
+            try:
+                self._ledger.claimed(slot.name, kernel_id, await owner.this_process())
+                found = await _start_in(slot, fingerprint, start, self.log)
+                if isinstance(found, Warm):
+                    return found
+            except BaseException:
+                self._disclaim(slot.name)
+                raise
+            self._disclaim(slot.name)
             miss = self._dropped(slot.name, found)
-            with contextlib.suppress(*UNREADABLE):
-                self._ledger.release(slot.name)
         return miss
+
+    def _disclaim(self, name: str) -> None:
+        with contextlib.suppress(*UNREADABLE):
+            self._ledger.disclaim(name)
 
     def _dropped(self, name: str, miss: Miss) -> Miss:
         self.log.info("The warm container %s was dropped: %s", name, miss.reason)
         return miss
 
-    async def _note_claim(self, name: str, kernel_id: str) -> None:
-        with contextlib.suppress(*UNREADABLE):
-            self._ledger.claimed(name, kernel_id, await owner.this_process())
-
     async def make_room(self) -> None:
         """Before a cold start: where the machine's memory is short, containers that wait for somebody give theirs back."""
         with contextlib.suppress(*UNREADABLE):
+            here = place_digest(place(self._environ))
             for file in self._ledger.slots():
                 if psutil.virtual_memory().available >= RESERVE:
                     return
-                slot = self._ledger.take(file)
-                engine = ENGINES.get(str(slot.container.get("engine"))) if slot else None
-                if engine is not None:
-                    self.log.info("The warm container %s is given up: its memory is needed.", file.name)
-                    await engine.remove(file.name)
-                    self._ledger.release(file.name)
+                with contextlib.suppress(DamagedSlot):
+                    slot = self._ledger.peek(file)
+                    engine = ENGINES.get(str(slot.container.get("engine"))) if slot and slot.place == here else None
+                    if engine is not None and await remove_slot(self._ledger, engine, file):
+                        self.log.info("The warm container %s was given up: its memory is needed.", file.name)
 
     def started_cold(self, info: EngineInfo, mounts: Workdir, miss: Miss) -> None:
         """The next start of this kind finds a warm container, if there is to be one."""
@@ -151,11 +156,10 @@ class Pool:
 
     def refill(self, info: EngineInfo | None, mounts: Workdir) -> None:
         """Another container takes the place of the one that was claimed, or is the first of its kind; soon, and not by this thread."""
-        if self.spec.pool_size:
-            refill.soon(
-                lambda: self._want(info, mounts),
-                lambda: start_helper(self._ledger, self._environ, self.spec.pool_memory_budget, self.log),
-            )
+        refill.soon(
+            lambda: self._want(info, mounts),
+            lambda: start_helper(self._ledger, self._environ, self.spec.pool_memory_budget, self.log),
+        )
 
     def _want(self, info: EngineInfo | None, mounts: Workdir) -> None:
         try:

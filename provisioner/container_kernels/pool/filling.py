@@ -16,10 +16,12 @@ from ..engines.protocol import LABEL, OWNER_LABEL, POOL_LABEL, Engine
 from ..errors import ContainerKernelError, EngineUnavailable
 from ..kernel_container import KernelContainer, new_name
 from .decision import LARGEST, SETTLE, Fill, Forget, Remove, SlotView, Snapshot, decide, expiry
-from .ledger import Claim, DamagedSlot, Ledger, Slot, SlotFile, Wanted
+from .ledger import Claim, DamagedSlot, Ledger, LedgerError, Slot, SlotFile, Wanted
 from .recipe import Recipe, guest_digest, place_digest
+from .removal import remove_slot
 
 FILLING = 120.0  # seconds for one container to become warm
+DISCLAIMED = 30.0  # seconds after a claim that came to nothing: the container may be about to end by itself
 AFTER_EXPIRY = 60.0  # seconds that a container outlives its slot: a claim at the last moment still finds it
 
 _jitter = random.SystemRandom()
@@ -57,7 +59,7 @@ class Filler:
         """What there is, after what is dead was taken out of the ledger."""
         files = self.ledger.slots()
         alive = await self._sweep(files)
-        wanted = tuple(each for each in self.ledger.wanted() if self._is_ours(each.recipe))
+        wanted = self._wanted()
         slots = tuple(view for file in files if file.name in alive and (view := self._view(file)) is not None)
         return Snapshot(
             wanted=wanted,
@@ -70,6 +72,14 @@ class Filler:
             busy=not self.at_once and self._is_busy(),
         )
 
+    def _wanted(self) -> tuple[Wanted, ...]:
+        """What is wanted of this engine. A recipe whose directories are gone, or others now, is not wanted any more."""
+        ours = [each for each in self.ledger.wanted() if self._is_ours(each.recipe)]
+        for each in ours:
+            if not each.recipe.is_up_to_date:
+                self.ledger.forget(each.key)
+        return tuple(each for each in ours if each.recipe.is_up_to_date)
+
     def _is_ours(self, recipe: Recipe) -> bool:
         return recipe.engine == self.engine.name and dict(recipe.place) == self.place
 
@@ -81,7 +91,12 @@ class Filler:
             if file.name not in alive and self._view(file) is not None:
                 await self.drop(file.name)
         for claim in claims:
-            if self._has(claim) and claim.name not in alive:
+            if not self._has(claim):
+                continue
+            if claim.name in alive and not claim.kernel_id and time.time() - claim.since > DISCLAIMED:
+                await self.engine.remove(claim.name)
+                self.ledger.release(claim.name)
+            elif claim.name not in alive:
                 self.ledger.release(claim.name)
         for unfinished in making:
             if self._has(unfinished) and await owner.is_gone(unfinished.owner):
@@ -154,13 +169,7 @@ class Filler:
         """The slot is gone, then its container; not one that was claimed meanwhile."""
         for file in self.ledger.slots():
             if file.name == name:
-                try:
-                    taken = self.ledger.take(file) is not None
-                except DamagedSlot:
-                    taken = True
-                if taken:
-                    await self.engine.remove(name)
-                    self.ledger.release(name)
+                await remove_slot(self.ledger, self.engine, file)
 
     async def _fill(self, wanted: Wanted, image_id: str) -> None:
         try:
@@ -219,6 +228,8 @@ class Filler:
                 place=self._place_digest,
             )
             try:
+                if not recipe.is_up_to_date:
+                    raise LedgerError("A directory that is to be mounted was replaced.")
                 self.ledger.put(slot)
             except BaseException:
                 await container.discard()

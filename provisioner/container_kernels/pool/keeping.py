@@ -30,12 +30,19 @@ def keeper_lock(environ: Mapping[str, str]) -> str:
 async def keep(ledger: Ledger, environ: Mapping[str, str], budget: int | None, log: logging.Logger) -> None:
     """The pool is as it is wanted, for as long as this runs. Where another process keeps it, this one waits to take over."""
     while True:
-        with ledger.lock(keeper_lock(environ)) as ours:
-            while ours:
-                before = ledger.signature()
-                wait = await look_after_all(ledger, environ, budget, log)
-                await _until_changed(ledger, before, wait)
-        await asyncio.sleep(STANDBY)
+        try:
+            with ledger.lock(keeper_lock(environ)) as ours:
+                while ours:
+                    before = ledger.signature()
+                    wait = await look_after_all(ledger, environ, budget, log)
+                    await _until_changed(ledger, before, wait)
+            await asyncio.sleep(STANDBY)
+        except (ContainerKernelError, OSError) as error:
+            log.warning("The pool is not kept for a while: %s", error)
+            await asyncio.sleep(AFTER_ERROR)
+        except Exception:  # whatever it was, the next look may go well
+            log.exception("The pool is not kept for a while.")
+            await asyncio.sleep(AFTER_ERROR)
 
 
 async def look_after_all(ledger: Ledger, environ: Mapping[str, str], budget: int | None, log: logging.Logger) -> float:

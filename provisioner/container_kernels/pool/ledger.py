@@ -13,11 +13,13 @@ import fcntl
 import hashlib
 import logging
 import os
+import platform
 import re
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +28,7 @@ from ..errors import ContainerKernelError
 from . import journal
 from .checked import checked, plain
 from .files import HALF_WRITTEN, SAFELY, Damaged, LedgerError, PrivateFiles, erase
+from .recipe import guest_digest
 from .records import NO_FAILURE, SKEW, Claim, Counts, Failure, Slot, SlotFile, Wanted
 
 SLOTS, CLAIMS, MAKING, WANTED, ENGINES = "slots", "claims", "making", "wanted", "engines"
@@ -71,7 +74,9 @@ class Ledger:
     def of_this_user(cls) -> Ledger:
         from jupyter_core.paths import jupyter_runtime_dir
 
-        return cls(Path(jupyter_runtime_dir()) / "container-kernels" / "pool")
+        # A home directory may be shared by machines, and by environments of different releases, whose containers are not for each other.
+        ours = f"{platform.node() or 'host'}-{guest_digest()[:12]}"
+        return cls(Path(jupyter_runtime_dir()) / "container-kernels" / "pool" / ours)
 
     def __repr__(self) -> str:
         return f"<Ledger {self._files.directory}>"
@@ -166,6 +171,11 @@ class Ledger:
             engine, place = str(slot.container.get("engine", "")), slot.place
         self._files.write(CLAIMS, filename, plain(Claim(name, kernel_id, owner, self._clock(), engine, place)))
 
+    def disclaim(self, name: str) -> None:
+        """Nothing came of the claim: the container is nobody's, and who fills the pool removes it."""
+        claim = self._read_claim(name, self._clock())
+        self._files.write(CLAIMS, self._claim(name).name, plain(replace(claim, kernel_id="", owner="")))
+
     def release(self, name: str) -> None:
         """The container is gone, and the ledger does not know it any more."""
         self._files.remove(CLAIMS, self._claim(name).name)
@@ -208,6 +218,12 @@ class Ledger:
             self._drop(WANTED, key)
             return None
         return wanted
+
+    def forget_images(self, references: Collection[str]) -> None:
+        """They may be other images now: no start takes what was made of the old ones, until a filler has looked."""
+        for wanted in self.wanted():
+            if wanted.recipe.request.image in references:
+                self.want(replace(wanted, image_id=""))
 
     def forget(self, key: str) -> None:
         for part in (WANTED, FAILURES):
@@ -337,15 +353,23 @@ class Ledger:
 
     # -- Locks
 
-    @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[bool]:
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody has the lock. Who asks is not taken for who has it, by others who ask."""
+        with self._lock(name, fcntl.LOCK_SH) as free:
+            return not free
+
+    def lock(self, name: str) -> contextlib.AbstractContextManager[bool]:
         """True while nobody else has the lock of that name, in this process or another; False, at once, where somebody has."""
+        return self._lock(name, fcntl.LOCK_EX)
+
+    @contextlib.contextmanager
+    def _lock(self, name: str, how: int) -> Iterator[bool]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
             raise ValueError(f"{name!r} is no name of a lock")
         descriptor = os.open(self._files.made(LOCKS, f"{name}.lock"), os.O_RDWR | os.O_CREAT | SAFELY, 0o600)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
                 free = True
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.EACCES):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -54,12 +55,24 @@ def guest_digest() -> str:
     return digest.hexdigest()
 
 
+def identities(request: ContainerRequest) -> tuple[str, ...]:
+    """Of each mounted directory, device and inode; empty for what is not there."""
+    found = []
+    for mount in request.mounts:
+        try:
+            status = os.stat(mount.source)
+            found.append(f"{status.st_dev}:{status.st_ino}")
+        except OSError:
+            found.append("")
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to make one warm container, and which kernels it fits. Made by `of`.
 
     `place` holds the variables that say which engine is meant, `settings` the guest's; `curve` tells whether the parked kernel is to have
-    CurveZMQ keys.
+    CurveZMQ keys. `sources` tells the mounted directories from others that have their paths later: a mount stays with the directory.
     """
 
     engine: str
@@ -67,6 +80,7 @@ class Recipe:
     request: ContainerRequest
     settings: Mapping[str, Any]
     curve: bool
+    sources: tuple[str, ...]
 
     @classmethod
     def of(
@@ -79,9 +93,13 @@ class Recipe:
     ) -> Recipe:
         """Without what each container has of its own: name, ports, labels, and how long it waits for its first host."""
         blank = replace(request, name="", ports=(), labels={})
-        return cls(
-            engine, place, blank, {name: value for name, value in settings.items() if name != "time_to_live"}, curve
-        )
+        lasting = {name: value for name, value in settings.items() if name != "time_to_live"}
+        return cls(engine, place, blank, lasting, curve, identities(blank))
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether its directories are still the same."""
+        return identities(self.request) == self.sources
 
     @cached_property
     def key(self) -> str:

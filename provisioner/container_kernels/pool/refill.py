@@ -21,11 +21,15 @@ class Refill:
     """One per process: after starts that follow each other closely the pool is filled once; nobody waits for it, not the process's end."""
 
     def __init__(self) -> None:
+        self._forget()
+        atexit.register(self.now)
+        os.register_at_fork(after_in_child=self._forget)  # a timer's thread is not forked
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
         self._wants: list[Callable[[], None]] = []
         self._start: Callable[[], int | None] | None = None
         self._timer: threading.Timer | None = None
-        atexit.register(self.now)
 
     def soon(self, want: Callable[[], None], start: Callable[[], int | None]) -> None:
         """When the kernel's first cell is running, it is noted what is wanted, and a helper is started. Returns at once."""
@@ -33,9 +37,11 @@ class Refill:
             self._wants.append(want)
             self._start = start
             if self._timer is None:
-                self._timer = threading.Timer(SETTLE, self._when_settled)
-                self._timer.daemon = True
-                self._timer.start()
+                timer = threading.Timer(SETTLE, self._when_settled)
+                timer.daemon = True
+                with contextlib.suppress(RuntimeError):  # no thread is left, or Python ends: then at the process's end
+                    timer.start()
+                    self._timer = timer
 
     def _when_settled(self) -> None:
         pid = self.now()
@@ -56,12 +62,16 @@ class Refill:
 def start_helper(ledger: Ledger, environ: Mapping[str, str], budget: int | None, log: logging.Logger) -> int | None:
     """Its pid; None where there is a keeper, and where it cannot be started, which the log tells."""
     try:
-        with ledger.lock(keeper_lock(environ)) as nobody:
-            if not nobody:
-                return None
+        if ledger.is_locked(keeper_lock(environ)):
+            return None
         limit = [] if budget is None else [str(budget)]
         return command.detached([sys.executable, "-m", "container_kernels.pool", *limit], environ)
-    except (ContainerKernelError, OSError) as error:
+    except (
+        ContainerKernelError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:  # also a Python that does not know its own path
         log.warning("The pool is not filled: %s", error)
         return None
 

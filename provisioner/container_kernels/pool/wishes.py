@@ -23,8 +23,12 @@ def recipe_for(spec: Spec, info: EngineInfo, mounts: Workdir, environ: Mapping[s
     return Recipe.of(info.engine, place(environ), request, settings, encrypts and not spec.argv)
 
 
-def want(ledger: Ledger, recipe: Recipe, spec: Spec) -> Wanted:
-    """The ledger has the recipe as wanted now, with what is known of it."""
+def want(ledger: Ledger, recipe: Recipe, spec: Spec) -> Wanted | None:
+    """The ledger has the recipe as wanted now, with what is known of it; where the pool is turned off, not any more."""
+    if not spec.pool_size:
+        if ledger.wanted_by(recipe.key):
+            ledger.forget(recipe.key)
+        return None
     known = ledger.wanted_by(recipe.key) or Wanted(recipe, 0, 0.0, "", 0.0)
     wanted = replace(known, size=spec.pool_size, ttl=spec.pool_ttl, last_used=time.time())
     ledger.want(wanted)
