@@ -106,6 +106,7 @@ class KernelContainer:
         self.ending: wire.Ending | None = None
         self.gone_reason = ""
         self.has_died = False  # ended, and nobody had asked for it
+        self.had_kernel = False  # when it was claimed
         self._running = False
         self._ending_it = False
         self._log = log
@@ -175,16 +176,14 @@ class KernelContainer:
     async def claim(
         cls, engine: Engine, persisted: Mapping[str, Any], *, deadline: float, log: logging.Logger
     ) -> KernelContainer:
-        """The container of an earlier `persisted`, shelved since, and nobody else's from now on.
+        """The container of an earlier `persisted`, shelved since, and nobody else's from now on; unless it `had_kernel` already.
 
-        Raises GuestError when it does not answer before `deadline` (of `time.monotonic`), or has a kernel; it is not removed then.
+        Raises GuestError when it does not answer before `deadline` (of `time.monotonic`); it is not removed then.
         """
         container = cls._known(engine, persisted, log)
         try:
             welcome = container._control.open(deadline, listens=True)
-            has_kernel = await outcome(welcome, max(0.0, deadline - time.monotonic()) + WATCH)
-            if has_kernel:
-                raise GuestError(f"The container {container.name} has a kernel already.")
+            container.had_kernel = await outcome(welcome, max(0.0, deadline - time.monotonic()) + WATCH)
         except asyncio.TimeoutError:
             container._control.close()
             raise GuestError(f"The container {container.name} does not answer.") from None

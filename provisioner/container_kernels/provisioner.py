@@ -420,7 +420,7 @@ def working_directory(cwd: str | os.PathLike[str] | None) -> str:
 def safe_id(kernel_id: str) -> str:
     """A kernel's id, fit for a label: a client may choose any text for it."""
     text = str(kernel_id)
-    if len(text) <= 64 and all(
+    if 0 < len(text) <= 64 and all(
         character.isascii() and (character.isalnum() or character in "-_.") for character in text
     ):
         return text

@@ -50,9 +50,10 @@ class Warm:
 
 @dataclass(frozen=True)
 class Miss:
-    """Why there is none, in few words."""
+    """Why there is none, in few words. A container that is `nobodys` is to be removed by who fills the pool."""
 
     reason: str
+    nobodys: bool = True
 
 
 class Pool:
@@ -117,7 +118,10 @@ class Pool:
             except BaseException:
                 self._disclaim(slot.name)
                 raise
-            self._disclaim(slot.name)
+            if found.nobodys:
+                self._disclaim(slot.name)
+            else:
+                self.ended(slot.name)
             miss = self._dropped(slot.name, found)
         return miss
 
@@ -182,12 +186,15 @@ async def _start_in(slot: Slot, fingerprint: str, start: Start, log: logging.Log
         return Miss(refusal)
     engine = ENGINES.get(str(slot.container["engine"]))
     if engine is None:
-        return Miss("its engine is not known")
+        return Miss("its engine is not known", nobodys=False)
     now = time.monotonic()
     try:
         container = await KernelContainer.claim(engine, slot.container, deadline=now + ANSWER, log=log)
     except ContainerKernelError as error:
         return Miss(f"it does not answer: {error.message}")
+    if container.had_kernel:
+        container.abandon()
+        return Miss("it has a kernel already", nobodys=False)
     try:
         return Warm(container, await start(container, slot, now + WARM_START))
     except ContainerKernelError as error:
