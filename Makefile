@@ -30,8 +30,14 @@ format: environment ## Format, and repair what can be repaired.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Measure, against plain kernels and plain containers.
+bench: setup ## Measure, against plain kernels, plain containers and other provisioners.
+	@$(BIN)/python -m pip install --quiet --group bench
+	@$(BIN)/container-kernels build python data
 	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/chart.py
+	$(BIN)/python benchmarks/notebook.py
+	$(BIN)/python benchmarks/burst.py
+	$(BIN)/python benchmarks/refill.py
 
 clean: ## Remove what the other targets made here; images and engines stay.
 	rm -rf .venv .cache build dist .mypy_cache .pytest_cache .ruff_cache .coverage examples/results benchmarks/results
