@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from container_kernels import engines, owner
-from container_kernels.engines.protocol import LABEL, Engine, EngineInfo
+from container_kernels import engines, inventory, owner
+from container_kernels.engines.protocol import Engine, EngineInfo
 from container_kernels.errors import ContainerKernelError
 
 HELLO = Path(__file__).parent / "hello.ipynb"
@@ -74,7 +74,7 @@ async def left_over(engine: Engine) -> list[str]:
     """Containers of this process that the engine still has after a while."""
     us, deadline = await owner.this_process(), time.monotonic() + REMOVAL
     while True:
-        names = [state.name for state in await engine.list() if state.labels.get(f"{LABEL}.owner") == us]
+        names = [container.name for container in await inventory.containers(engine.name) if container.owner == us]
         if not names or time.monotonic() > deadline:
             return names
         await asyncio.sleep(0.05)
@@ -141,7 +141,7 @@ def main() -> int:
         console.print(f"[red]wrong:[/] {escape(trouble)}")
     if not wrong:
         console.print(
-            "[green]As it should be:[/] another host, other processes, your files, and no container left behind."
+            "[green]As it should be:[/] another host, other processes, your files, and this kernel's container is gone."
         )
     return 1 if wrong else 0
 
