@@ -125,18 +125,10 @@ async def _fill(filler: Filler, key: str, report: Report) -> None:
         # Without the other images nothing of the others is made, and nothing of them is taken for useless.
         acted = await filler.do(replace(snapshot, images={key: snapshot.images[key]}))
         if lacking <= 0 and not acted:
-            _note_image(filler.ledger, key, snapshot.images[key])
             return
         rounds += 1
         if not acted or rounds > 2 * wanted.size + SPARE_ROUNDS:
             raise _why_not(snapshot, wanted)
-
-
-def _note_image(ledger: Ledger, key: str, image_id: str) -> None:
-    """A start finds what was warm already when the recipe was forgotten, and is wanted again."""
-    latest = ledger.wanted_by(key)
-    if latest is not None and latest.image_id != image_id:
-        ledger.want(replace(latest, image_id=image_id))
 
 
 def _why_not(snapshot: Snapshot, wanted: Wanted) -> ContainerKernelError:

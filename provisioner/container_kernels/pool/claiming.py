@@ -165,15 +165,18 @@ class Pool:
             lambda: start_helper(self._ledger, self._environ, self.spec.pool_memory_budget, self.log),
         )
 
-    def _want(self, info: EngineInfo | None, mounts: Workdir) -> None:
+    def _want(self, info: EngineInfo | None, mounts: Workdir) -> bool:
+        """Whether who fills the pool has something to do; where it is turned off, only if it was not before."""
         try:
             info = info or self._ledger.remembered_engine(asked_of_engines(self.spec, self._environ))
             recipe = self._recipe(info, mounts)
             if recipe is None:
-                return
-            want(self._ledger, recipe, self.spec)
+                return False
+            was_wanted = self._ledger.wanted_by(recipe.key) is not None
+            return want(self._ledger, recipe, self.spec) is not None or was_wanted
         except UNREADABLE as error:
             self.log.warning("The pool is not filled: %s", error)
+            return False
 
     def ended(self, name: str) -> None:
         """The container is gone; most never were in the pool."""

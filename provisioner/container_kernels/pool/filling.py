@@ -74,11 +74,14 @@ class Filler:
 
     def _wanted(self) -> tuple[Wanted, ...]:
         """What is wanted of this engine. A recipe whose directories are gone, or others now, is not wanted any more."""
-        ours = [each for each in self.ledger.wanted() if self._is_ours(each.recipe)]
-        for each in ours:
-            if not each.recipe.is_up_to_date:
-                self.ledger.forget(each.key)
-        return tuple(each for each in ours if each.recipe.is_up_to_date)
+        found = []
+        for each in self.ledger.wanted():
+            if self._is_ours(each.recipe):
+                if each.recipe.is_up_to_date:
+                    found.append(each)
+                else:
+                    self.ledger.forget(each.key)
+        return tuple(found)
 
     def _is_ours(self, recipe: Recipe) -> bool:
         return recipe.engine == self.engine.name and dict(recipe.place) == self.place
@@ -180,17 +183,20 @@ class Filler:
             self.ledger.failed(wanted.key, str(error), time.time())
             raise
         self.ledger.succeeded(wanted.key)
-        latest = self.ledger.wanted_by(wanted.key)
-        if latest is not None and latest.memory != slot.memory:
-            self.ledger.want(replace(latest, memory=slot.memory))
+        self._note(wanted.key, memory=slot.memory)
         self.log.info("The container %s is warm.", slot.name)
 
     def _note_images(self, snapshot: Snapshot) -> None:
         """Starts find the slots of these images, also those that are there already while what was known of a recipe was lost."""
         for key, image_id in snapshot.images.items():
-            latest = self.ledger.wanted_by(key)
-            if latest is not None and image_id and latest.image_id != image_id:
-                self.ledger.want(replace(latest, image_id=image_id))
+            if image_id:
+                self._note(key, image_id=image_id)
+
+    def _note(self, key: str, **changes: Any) -> None:
+        """What is wanted may have been used, or forgotten, since it was looked at."""
+        latest = self.ledger.wanted_by(key)
+        if latest is not None and (changed := replace(latest, **changes)) != latest:
+            self.ledger.want(changed)
 
     async def _made(self, wanted: Wanted, image_id: str) -> Slot:
         """A warm container, in the ledger. Nothing is left of it when this raises or is cancelled."""

@@ -27,12 +27,13 @@ class Refill:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._wants: list[Callable[[], None]] = []
+        self._wants: list[Callable[[], bool]] = []
         self._start: Callable[[], int | None] | None = None
         self._timer: threading.Timer | None = None
 
-    def soon(self, want: Callable[[], None], start: Callable[[], int | None]) -> None:
-        """When the kernel's first cell is running, it is noted what is wanted, and a helper is started. Returns at once."""
+    def soon(self, want: Callable[[], bool], start: Callable[[], int | None]) -> None:
+        """When the kernel's first cell is running, it is noted what is wanted, and a helper is started if that gives it something to do.
+        Returns at once."""
         with self._lock:
             self._wants.append(want)
             self._start = start
@@ -54,9 +55,8 @@ class Refill:
         with self._lock:
             wants, start = self._wants, self._start
             self._wants, self._start, self._timer = [], None, None
-        for want in wants:
-            want()
-        return start() if start is not None else None
+        changed = [want() for want in wants]
+        return start() if start is not None and any(changed) else None
 
 
 def start_helper(ledger: Ledger, environ: Mapping[str, str], budget: int | None, log: logging.Logger) -> int | None:
@@ -66,12 +66,7 @@ def start_helper(ledger: Ledger, environ: Mapping[str, str], budget: int | None,
             return None
         limit = [] if budget is None else [str(budget)]
         return command.detached([sys.executable, "-m", "container_kernels.pool", *limit], environ)
-    except (
-        ContainerKernelError,
-        OSError,
-        TypeError,
-        ValueError,
-    ) as error:  # also a Python that does not know its own path
+    except (ContainerKernelError, OSError, TypeError, ValueError) as error:  # a Python may not know its own path
         log.warning("The pool is not filled: %s", error)
         return None
 
