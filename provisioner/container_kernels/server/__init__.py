@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -18,7 +18,3 @@ def _load_jupyter_server_extension(server: ServerApp) -> None:
     from .keeper import Keeper
 
     Keeper(server.config, server.root_dir, server.log).start()
-
-
-# The name that classic servers know.
-load_jupyter_server_extension: Any = _load_jupyter_server_extension
