@@ -125,7 +125,7 @@ def test_of_the_guest_only_the_wire_and_the_boot_are_known_outside() -> None:
 
 
 def test_engines_do_not_know_each_other() -> None:
-    engines = {"engines.docker", "engines.podman", "engines.memory"}
+    engines = {"engines.apple", "engines.docker", "engines.podman", "engines.memory"}
     pairs = {(source, target) for source, target, _ in OURS if {source, target} <= engines}
     assert pairs == {("engines.podman", "engines.docker")}
 

@@ -18,6 +18,7 @@ GIB = 1 << 30
 GOOD: dict[str, list[tuple[Any, str, Any]]] = {
     "engine": [("docker", "docker", "docker")],
     "require_vm": [(True, "true", True), (False, "no", False), (True, "1", True), (True, "Yes", True)],
+    "autostart": [(True, "true", True), (False, "0", False), ("auto", "Auto", "auto")],
     "image": [
         ("registry.example/a/b:1@sha256:00", "registry.example/a/b:1@sha256:00", "registry.example/a/b:1@sha256:00")
     ],
@@ -64,6 +65,7 @@ GOOD: dict[str, list[tuple[Any, str, Any]]] = {
 BAD: dict[str, list[Any]] = {
     "engine": ["", " ", 1, None, "a\0b", ["docker"]],
     "require_vm": ["true", 1, 0, None],
+    "autostart": ["true", 1, None, "server"],
     "image": ["", "a b", "a\tb", "--privileged", "-x", 1, None, "a\0"],
     "argv": ["ir --x", [1], 5, {"a": 1}, ["a\0b"], None],
     "cpus": [0, -1, 0.001, 5000, True, "2", None, float("nan"), float("inf"), [2]],
@@ -87,6 +89,7 @@ BAD: dict[str, list[Any]] = {
 # Of every setting with text of a form of its own: text that it refuses.
 BAD_TEXT: dict[str, list[str]] = {
     "require_vm": ["maybe", "2"],
+    "autostart": ["maybe", "2"],
     "argv": ["[1]", "[broken"],
     "cpus": ["two", "0", "inf", "nan", "1,5"],
     "memory": ["much", "1m", "9" * 400],

@@ -46,6 +46,10 @@ class EngineUnavailable(ContainerKernelError):
     exit_code = 4
 
 
+class ServiceStopped(EngineUnavailable):
+    """An engine is there, and its service could be started."""
+
+
 class ImageError(ContainerKernelError):
     """An image is missing, or cannot run this kernel."""
 

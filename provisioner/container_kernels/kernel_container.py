@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import secrets
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from . import __version__, config
 from .control import Address, Control, outcome, unending
@@ -34,6 +35,7 @@ IDLE_GRACE = 60.0  # seconds without a kernel: a restart may follow
 ATTEMPTS = 5  # at finding six free ports
 SETTLING = 10.0  # seconds for ports that must be the same to become free
 ANSWER = 5.0  # seconds for a supervisor's answer that needs no work
+GUEST_PORTS = Ports(wire.KERNEL_PORTS, wire.SUPERVISOR_PORT)
 WATCH = (
     0.5  # seconds until the first look at a container that does not greet; each look costs two commands of the engine
 )
@@ -96,7 +98,9 @@ def guest_settings(spec: Spec, workdir: Workdir) -> dict[str, Any]:
 class KernelContainer:
     """A container whose supervisor answers. Made by `launch`; ended by `end`, or by itself."""
 
-    def __init__(self, engine: Engine, name: str, image: str, ports: Ports, token: str, log: logging.Logger) -> None:
+    def __init__(
+        self, engine: Engine, name: str, image: str, ports: Ports, token: str, log: logging.Logger, *, host: str = HOST
+    ) -> None:
         self.engine = engine
         self.name = name
         self.image = image
@@ -110,12 +114,31 @@ class KernelContainer:
         self._running = False
         self._ending_it = False
         self._log = log
-        address = Address(HOST, ports.supervisor, token)
-        self._control = Control(address, on_event=self._hear, on_lost=self._lose, log=log)
+        self._control = self._control_at(host, token)
 
     def __repr__(self) -> str:
         state = "lost" if not self.is_usable else "running" if self._running else "idle"
         return f"<KernelContainer {self.name} {self.engine.name} {state}>"
+
+    @property
+    def host(self) -> str:
+        """Where the kernel is reached: the loopback, or the container's own address."""
+        return self._control.address.host
+
+    @property
+    def reached_ports(self) -> Ports:
+        """The ports at `host`; `ports` are those that are published on the loopback."""
+        return self.ports if self.host == HOST else GUEST_PORTS
+
+    def _control_at(self, host: str, token: str) -> Control:
+        port = self.ports.supervisor if host == HOST else wire.SUPERVISOR_PORT
+
+        def lose() -> None:
+            if control is self._control:
+                self._lose()
+
+        control = Control(Address(host, port, token), on_event=self._hear, on_lost=lose, log=self._log)
+        return control
 
     @classmethod
     async def launch(
@@ -127,9 +150,10 @@ class KernelContainer:
         ports: Ports | None,
         wanted: Mapping[str, int],
         deadline: float,
+        greeting: float = math.inf,
         log: logging.Logger,
     ) -> KernelContainer:
-        """A new container, whose supervisor has greeted before `deadline` (of `time.monotonic`).
+        """A new container, whose supervisor has greeted before `deadline` (of `time.monotonic`), and within `greeting` seconds of its start.
 
         `ports` are used if they are given, else new ones chosen. Nothing is left behind when it raises, or is cancelled.
         """
@@ -139,7 +163,7 @@ class KernelContainer:
         ports = await _run(engine, request, ports, wanted, deadline)
         container = cls(engine, request.name, request.image, ports, token, log)
         try:
-            await container._greeted(deadline)
+            await container._greeted(min(deadline, time.monotonic() + greeting))
         except BaseException:
             await container.discard()
             raise
@@ -152,6 +176,7 @@ class KernelContainer:
             "engine": self.engine.name,
             "name": self.name,
             "image": self.image,
+            "host": address.host,
             "token": address.token,
             "ports": {**self.ports.kernel, "supervisor": self.ports.supervisor},
         }
@@ -196,7 +221,8 @@ class KernelContainer:
     def _known(cls, engine: Engine, persisted: Mapping[str, Any], log: logging.Logger) -> KernelContainer:
         ports = dict(persisted["ports"])
         supervisor = ports.pop("supervisor")
-        return cls(engine, persisted["name"], persisted["image"], Ports(ports, supervisor), persisted["token"], log)
+        name, image, token = persisted["name"], persisted["image"], persisted["token"]
+        return cls(engine, name, image, Ports(ports, supervisor), token, log, host=persisted.get("host", HOST))
 
     @classmethod
     async def attach(cls, engine: Engine, persisted: Mapping[str, Any], *, log: logging.Logger) -> KernelContainer:
@@ -223,7 +249,17 @@ class KernelContainer:
             self._set_ending(wire.Ending(), "No kernel runs in the container.", expected=True)
 
     async def _greeted(self, deadline: float) -> None:
-        """Raises when the supervisor does not greet, as soon as the engine or the log says why."""
+        """Raises when the supervisor does not greet, as soon as the engine or the log says why.
+
+        Where it greets at the container's own address, and still not through the published ports, it is reached there from now on.
+        """
+        direct = _Direct(self)
+        try:
+            await self._greeted_somewhere(deadline, direct)
+        finally:
+            direct.close()
+
+    async def _greeted_somewhere(self, deadline: float, direct: _Direct) -> None:
         welcome = self._control.open(deadline)
         watch = WATCH
         while True:
@@ -231,6 +267,10 @@ class KernelContainer:
                 await outcome(welcome, watch)
                 return
             except asyncio.TimeoutError:
+                if direct.has_greeted:
+                    self._control.close()
+                    self._control = direct.taken()
+                    return
                 watch *= 2
             except GuestError as error:
                 error.detail = (await self.engine.logs(self.name)).strip()
@@ -245,6 +285,7 @@ class KernelContainer:
             state = await self.engine.inspect(self.name)
             if state is None or not state.running:
                 raise await self._stillborn(log)
+            await direct.look(deadline)
 
     async def _stillborn(self, log: str) -> ContainerKernelError:
         """Why a container ended at once; its log may be gone with it."""
@@ -396,6 +437,44 @@ class KernelContainer:
             await self.remove()
         except ContainerKernelError as error:
             self._log.warning("The container %s could not be removed, and ends by itself: %s", self.name, error)
+
+
+class _Direct:
+    """The way to a container's own address, for where its published ports lead nowhere."""
+
+    advised: ClassVar[set[str]] = set()  # names of engines whose advice was given in this process
+
+    def __init__(self, container: KernelContainer) -> None:
+        self._container = container
+        self._control: Control | None = None
+        self._advice = ""
+
+    async def look(self, deadline: float) -> None:
+        """The supervisor is called there, if there is such an address; once."""
+        container = self._container
+        if self._control is None and (address := await container.engine.address(container.name)) is not None:
+            self._advice = address.advice
+            self._control = container._control_at(address.host, container._control.address.token)
+            self._control.open(deadline)
+
+    @property
+    def has_greeted(self) -> bool:
+        welcome = self._control.welcome if self._control else None
+        return welcome is not None and welcome.done() and welcome.exception() is None
+
+    def taken(self) -> Control:
+        """It is the container's; its person is advised, once."""
+        assert self._control is not None
+        control, self._control = self._control, None
+        engine = self._container.engine.name
+        if engine not in self.advised:
+            self.advised.add(engine)
+            self._container._log.warning("%s", self._advice)
+        return control
+
+    def close(self) -> None:
+        if self._control is not None:
+            self._control.close()
 
 
 IMAGE_REMEDIES = {

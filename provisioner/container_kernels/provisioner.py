@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -21,7 +22,7 @@ from jupyter_client.provisioning import KernelProvisionerBase
 from . import engines, owner, user, workdir
 from .config import SettingTraits, home, host_environment, read_spec
 from .control import outcome
-from .engines.protocol import EngineInfo
+from .engines.protocol import Engine, EngineInfo
 from .environment import asked_for, kernel_environment
 from .errors import (
     ContainerKernelError,
@@ -40,6 +41,7 @@ from .kernel_container import (
     container_request,
     guest_settings,
 )
+from .pool.checked import checked, plain
 from .pool.claiming import Miss, Pool, Warm
 from .pool.ledger import Slot
 from .ports import Ports
@@ -51,6 +53,7 @@ GREETING = 15.0  # seconds for a supervisor to greet, before another container i
 COLD_STARTS = Turns(
     max(3, os.cpu_count() or 1)
 )  # more only take turns on the processors, and an engine that is asked too much fails
+_WEAKER: set[str] = set()  # reasons for a weaker isolation that were told
 POLITENESS = 1.0  # seconds for a kernel that was asked to end; one that is busy takes longer
 
 
@@ -75,6 +78,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._told = False  # whether the kernel's death was logged
         self._host_environment: dict[str, str] | None = None
         self._mounts: Workdir | None = None
+        self._engine_info: EngineInfo | None = None
         try:
             self._read_spec()  # a wrong setting is refused before anything is started
         except SpecError:
@@ -202,7 +206,8 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             found = await self._claimed(pool, spec)
             self.is_warm = isinstance(found, Warm)
             if isinstance(found, Warm):
-                facts, info = found.facts, None
+                facts, info = found.facts, found.info
+                self._tell_weaker(info)
                 self._ports = found.container.ports
             else:
                 level = logging.INFO if spec.pool_size else logging.DEBUG
@@ -214,6 +219,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
                         raise
                     facts, info = await self._started_cold(pool, spec, self._mounts)
                 pool.started_cold(info, self._mounts, found)
+        self._engine_info = info
         pool.refill(info, self._mounts)
         return facts
 
@@ -261,22 +267,48 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         if isinstance(pending, dict):
             pending.pop(self.kernel_id, None)
 
+    async def _engine(self, spec: Spec) -> tuple[Engine, EngineInfo]:
+        autostart = self._root_directory() is not None if spec.autostart == "auto" else spec.autostart
+        starting = self._say_starting if autostart else None
+        engine, info = await engines.choose(spec.engine, require_vm=spec.require_vm, starting=starting)
+        self._tell_weaker(info)
+        return engine, info
+
+    def _tell_weaker(self, info: EngineInfo) -> None:
+        """What was taken in place of a stronger isolation is told, once in this process."""
+        if info.instead_of and info.instead_of not in _WEAKER:
+            _WEAKER.add(info.instead_of)
+            self.log.warning(
+                "Kernels run in containers of %s, and not in virtual machines of their own: %s",
+                info.engine,
+                info.instead_of,
+            )
+
+    def _say_starting(self, line: str) -> None:
+        self.log.warning("%s", line)
+
     async def _new_container(self, spec: Spec, mounts: Workdir) -> tuple[KernelContainer, EngineInfo, float]:
-        engine, info = await engines.choose(spec.engine, require_vm=spec.require_vm)
+        engine, info = await self._engine(spec)
         labels = {"kernel": safe_id(self.kernel_id), "owner": await owner.this_process()}
         request = container_request(spec, info, mounts, user.choose(spec, info), labels)
         settings = guest_settings(spec, mounts)
 
-        async def launched_before(deadline: float) -> KernelContainer:
-            wanted = self._wanted_ports()
+        async def launched_before(deadline: float, greeting: float = math.inf) -> KernelContainer:
             return await KernelContainer.launch(
-                engine, request, settings, ports=self._ports, wanted=wanted, deadline=deadline, log=self.log
+                engine,
+                request,
+                settings,
+                ports=self._ports,
+                wanted=self._wanted_ports(),
+                deadline=deadline,
+                greeting=greeting,
+                log=self.log,
             )
 
         async def launched() -> tuple[KernelContainer, float]:
             deadline = time.monotonic() + spec.startup_timeout
             try:
-                return await launched_before(min(deadline, time.monotonic() + GREETING)), deadline
+                return await launched_before(deadline, GREETING), deadline
             except GuestError as error:
                 if time.monotonic() >= deadline:
                     raise
@@ -300,7 +332,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
 
     async def _pulled(self, spec: Spec) -> bool:
         """True when the image was missing, and is there now. What is ours is built, not pulled."""
-        engine, _ = await engines.choose(spec.engine, require_vm=spec.require_vm)
+        engine, _ = await self._engine(spec)
         image = spec.image
         if image.startswith("container-kernels/") or await engine.image(image) is not None:
             return False
@@ -349,7 +381,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         return self._curve
 
     def _connection_info(self, spec: Spec, *, curve: bool) -> KernelConnectionInfo:
-        assert self._ports is not None
+        assert self._container is not None
         required = getattr(self.parent, "transport_encryption", "disabled") == "required"
         if required and not (curve and self._curve):
             raise KernelStartError(
@@ -358,8 +390,8 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             )
         info = {
             "transport": "tcp",
-            "ip": "127.0.0.1",
-            **self._ports.kernel,
+            "ip": self._container.host,
+            **self._container.reached_ports.kernel,
             "key": self._key().encode(),
             "signature_scheme": self._manager.session.signature_scheme,
             **(self._curve if curve else {}),
@@ -388,6 +420,7 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
             **info,
             "connection_info": connection_info,
             "container": self._container.persisted(),
+            "engine": plain(self._engine_info) if self._engine_info else None,
             "workdir": asdict(self._mounts),
         }
 
@@ -403,6 +436,8 @@ class ContainerProvisioner(KernelProvisionerBase, SettingTraits):  # type: ignor
         self._container = await KernelContainer.attach(engines.ENGINES[persisted["engine"]], persisted, log=self.log)
         self._ports = self._container.ports
         self._mounts = Workdir.from_persisted(provisioner_info["workdir"])
+        engine_info = provisioner_info.get("engine")
+        self._engine_info = checked(EngineInfo, engine_info) if engine_info else None
         self._has_process = True
 
 

@@ -31,6 +31,7 @@ class Spec:
 
     engine: str | None = None
     require_vm: bool = False
+    autostart: bool | Literal["auto"] = "auto"
     image: str = "container-kernels/python"
     argv: tuple[str, ...] = ()
     cpus: float = 2.0
@@ -146,6 +147,10 @@ def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise _Refused
     return value
+
+
+def _boolean_or_auto(value: Any) -> bool | str:
+    return "auto" if value == "auto" else _boolean(value)
 
 
 def _choice(*choices: str) -> Callable[[Any], str]:
@@ -276,6 +281,10 @@ def _boolean_text(text: str) -> bool:
     return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
 
 
+def _boolean_or_auto_text(text: str) -> Any:
+    return "auto" if text.lower() == "auto" else _boolean_text(text)
+
+
 def _json_text(text: str) -> Any:
     return json.loads(text)
 
@@ -293,8 +302,9 @@ _DEFAULTS = Spec()
 FIELDS: dict[str, Field] = {
     setting.name: setting
     for setting in (
-        Field("engine", "the name of an engine, such as 'docker' or 'podman'", "Use this engine and no other; unset takes the first that works.", _text),
+        Field("engine", "the name of an engine: 'apple', 'docker' or 'podman'", "Use this engine and no other; unset takes the first that works.", _text),
         Field("require_vm", "true or false", "Refuse an engine that does not run each container in a VM of its own.", _boolean, _boolean_text),
+        Field("autostart", "true, false, or 'auto', which is true for a Jupyter Server only", "Start an engine's service where it is stopped, and may be started.", _boolean_or_auto, _boolean_or_auto_text),
         Field("image", "an image reference, such as 'container-kernels/python'", "The image, with Python and ipykernel in it.", _image),
         Field("argv", "a list of words; {connection_file} stands for the file's path", "Run this command as the kernel, in place of the image's ipykernel.", _texts, _list_text),
         Field("cpus", "a number from 0.01, such as 2 or 0.5", "Cores that the container may use.", _cpus, _number_text),

@@ -186,4 +186,4 @@ async def test_require_vm(command: Command) -> None:
 
 
 def test_the_engine_of_tests_is_not_to_be_chosen() -> None:
-    assert list(engines.ENGINES) == ["docker", "podman"]
+    assert list(engines.ENGINES) == ["apple", "docker", "podman"]

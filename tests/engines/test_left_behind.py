@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from container_kernels.engines import docker
+from container_kernels.engines import aftermath, docker
 from container_kernels.engines.docker import Docker
 from container_kernels.errors import CommandTimeout, EngineError
 
@@ -97,7 +97,7 @@ async def test_a_run_that_passes_its_time_leaves_no_container(fake: Fake, late: 
 
 
 async def test_the_time_of_a_run_is_the_callers(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "LATE", (0.0,))
+    monkeypatch.setattr(aftermath, "LATE", (0.0,))
     fake.put(hangs=True)
     with pytest.raises(CommandTimeout, match=r"within 0\.3 seconds"):
         await asyncio.wait_for(Docker().run(REQUEST, timeout=0.3), 20)
@@ -132,7 +132,7 @@ async def test_what_keeps_it_from_being_removed_does_not_hide_the_timeout(
         raise EngineError("the engine is stuck")
 
     monkeypatch.setattr(Docker, "_removed", fails)
-    monkeypatch.setattr(docker, "LATE", (0.0, 0.01))
+    monkeypatch.setattr(aftermath, "LATE", (0.0, 0.01))
     fake.put(hangs=True)
     with pytest.raises(CommandTimeout):
         await Docker().run(REQUEST, timeout=0.3)

@@ -13,7 +13,6 @@ from container_kernels import command
 from container_kernels.pool.claiming import Pool
 from container_kernels.pool.ledger import Ledger
 from container_kernels.pool.refill import Refill, refill
-from container_kernels.pool.wishes import asked_of_engines
 from container_kernels.spec import parse
 from container_kernels.workdir import Workdir
 
@@ -50,13 +49,12 @@ def test_a_pool_that_is_turned_off_needs_no_helper(size: int, monkeypatch: pytes
 
     monkeypatch.setattr(command, "detached", detached)
     spec, ledger = parse({"pool_size": size}, {}, {}), Ledger.of_this_user()
-    ledger.remember_engine(asked_of_engines(spec, {}), INFO)
     for _ in range(2):
-        Pool(spec, {}, encrypts=True, log=logging.getLogger()).refill(None, Workdir((), None))
+        Pool(spec, {}, encrypts=True, log=logging.getLogger()).refill(INFO, Workdir((), None))
         refill.now()
     assert len(started) == 2 * size
     assert len(ledger.wanted()) == size
     off = parse({"pool_size": 0}, {}, {})
-    Pool(off, {}, encrypts=True, log=logging.getLogger()).refill(None, Workdir((), None))
+    Pool(off, {}, encrypts=True, log=logging.getLogger()).refill(INFO, Workdir((), None))
     refill.now()
     assert (len(started), ledger.wanted()) == (3 * size, [])

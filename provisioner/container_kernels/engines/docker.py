@@ -29,6 +29,7 @@ from ..errors import (
 from ..finish import finish
 from ..quantities import size
 from . import remedies
+from .aftermath import Known, clear_away, told
 from .protocol import (
     LABEL,
     NAME_PREFIX,
@@ -38,7 +39,9 @@ from .protocol import (
     ContainerState,
     EngineInfo,
     ImageInfo,
+    Isolation,
     Mount,
+    OwnAddress,
     Progress,
     Usage,
 )
@@ -46,7 +49,6 @@ from .protocol import (
 ASKING = 20.0  # seconds: a question to the engine
 REMOVING = 60.0  # a container removed
 FETCHING = 3600.0  # an image pulled or built
-LATE = (0.0, 0.5, 2.0)  # before each look for a container that a command which was ended has made, or still makes
 
 # What the daemon or the runtime says.
 _NOT_WORKING = re.compile(
@@ -72,15 +74,14 @@ _NO_SOURCE = re.compile(
 _NAME_TAKEN = re.compile(r"container name .* is already in use", re.IGNORECASE)
 _NO_CONTAINER = re.compile(r"no such (container|object)|no container with name or id", re.IGNORECASE)
 
-# What it means: the error, its message and its hint, with the words of `_words` in them. The first that fits counts.
-_Known = tuple[re.Pattern[str], type[ContainerKernelError], str, str]
-_DISK_FULL: _Known = (
+# What it means, with the words of `_words`.
+_DISK_FULL: Known = (
     _NO_SPACE,
     EngineError,
     "{engine} has no space left on its disk.",
     "Make room: `{engine} system df` shows what takes it.",
 )
-_RUN_ERRORS: tuple[_Known, ...] = (
+_RUN_ERRORS: tuple[Known, ...] = (
     (_PORT_TAKEN, PortTaken, "A port was taken between its choice and its use.", ""),
     (_NO_IMAGE, ImageError, "{engine} has no image {image!r}.", "{missing_image}"),
     (
@@ -107,6 +108,7 @@ _RUN_ERRORS: tuple[_Known, ...] = (
 
 def _words(request: ContainerRequest, engine: str) -> dict[str, str]:
     return {
+        "engine": engine,
         "image": request.image,
         "program": request.command[0],
         "sources": ", ".join(mount.source for mount in request.mounts),
@@ -118,8 +120,15 @@ class Docker:
     """The `docker` command line."""
 
     name: ClassVar[str] = "docker"
+    isolation: ClassVar[Isolation] = "container"
     install_hint: ClassVar[str] = "Install Docker, or choose another engine."
     start_hint: ClassVar[str] = "Start Docker: open Docker Desktop, or run `sudo systemctl start docker`."
+
+    def unsuited(self) -> str:
+        return ""
+
+    async def start(self, progress: Progress) -> None:
+        raise EngineUnavailable(f"{self.name}: it is not ours to start.", hint=self.start_hint)
 
     async def probe(self) -> EngineInfo:
         if shutil.which(self.name) is None:
@@ -162,7 +171,7 @@ class Docker:
         return EngineInfo(
             engine=self.name,
             version=str(info["ServerVersion"]),
-            isolation="container",
+            isolation=self.isolation,
             rootless=rootless,
             keeps_owner=keeps_owner,
             architecture=str(info["Architecture"]),
@@ -176,7 +185,7 @@ class Docker:
         try:
             output = await command.run(argv, timeout=timeout, cwd=self._run_directory())
         except CommandTimeout:
-            await finish(self._clear_away(request.name))
+            await finish(clear_away(request.name, self._removed))
             raise
         if output.ok:
             return
@@ -186,35 +195,19 @@ class Docker:
                 await self.remove(request.name)
         raise self._run_error(request, output.said)
 
-    async def _clear_away(self, name: str) -> None:
-        """Gone is the container that a `run` which was ended has made, or still makes: a daemon goes on with what it was asked for."""
-        for pause in LATE:
-            await asyncio.sleep(pause)
-            with contextlib.suppress(ContainerKernelError):  # that `run` was ended is the one to tell
-                if await self._removed(name):
-                    return
-
     def _run_directory(self) -> Path | None:
         """Where the command runs; None is where this process is."""
         return None
 
     def _run_error(self, request: ContainerRequest, said: str) -> ContainerKernelError:
-        return self._told(_RUN_ERRORS, said, request) or self._error("run a container", said)
+        return told(_RUN_ERRORS, said, _words(request, self.name)) or self._error("run a container", said)
 
     def _error(self, doing: str, said: str) -> ContainerKernelError:
         if _NOT_WORKING.search(said):
             return self._unavailable(said)
-        return self._told((_DISK_FULL,), said) or EngineError(f"{self.name} could not {doing}.", detail=said)
-
-    def _told(
-        self, known: Iterable[_Known], said: str, request: ContainerRequest | None = None
-    ) -> ContainerKernelError | None:
-        """The first of the known errors that fits, in words for a person."""
-        words = {"engine": self.name, **(_words(request, self.name) if request else {})}
-        for pattern, error, message, hint in known:
-            if pattern.search(said):
-                return error(message.format_map(words), hint=hint.format_map(words), detail=said)
-        return None
+        return told((_DISK_FULL,), said, {"engine": self.name}) or EngineError(
+            f"{self.name} could not {doing}.", detail=said
+        )
 
     async def _ask(self, *arguments: str, doing: str, timeout: float = ASKING) -> str:
         output = await command.run([self.name, *arguments], timeout=timeout)
@@ -229,6 +222,9 @@ class Docker:
         if _NO_CONTAINER.search(output.stderr):
             return None
         raise self._error(f"inspect {name}", output.said)
+
+    async def address(self, name: str) -> OwnAddress | None:
+        return None
 
     async def list(self) -> list[ContainerState]:
         names = await self._ask(
@@ -288,6 +284,13 @@ class Docker:
                 detail=output.said,
             )
 
+    async def load(self, archive: Path, progress: Progress) -> Sequence[str]:
+        words = [self.name, "load", "--input", str(archive)]
+        output = await command.run(words, timeout=FETCHING, on_line=progress)
+        if not output.ok:
+            raise ImageError(f"{self.name} could not load {archive}.", detail=output.said)
+        return re.findall(r"^Loaded image(?: ID|\(s\))?: (\S+)", output.stdout, re.MULTILINE)
+
     async def build(
         self,
         context: Path,
@@ -316,7 +319,7 @@ class Docker:
         try:
             return await self._ask(*words, doing=f"run {program} in {image}", timeout=RUNNING)
         except (CommandTimeout, asyncio.CancelledError):
-            await finish(self._clear_away(name))
+            await finish(clear_away(name, self._removed))
             raise
 
     async def import_tar(self, archive: Path, *, tag: str) -> None:

@@ -33,6 +33,7 @@ from .protocol import (
     EngineInfo,
     ImageInfo,
     Isolation,
+    OwnAddress,
     Progress,
     Usage,
 )
@@ -134,6 +135,12 @@ class MemoryEngine:
 
     # -- The verbs
 
+    def unsuited(self) -> str:
+        return ""
+
+    async def start(self, progress: Progress) -> None:
+        await self._hear("start", None)
+
     async def probe(self) -> EngineInfo:
         await self._hear("probe", None)
         return EngineInfo(
@@ -194,6 +201,10 @@ class MemoryEngine:
         container = self.containers.get(name)
         return container.state if container else None
 
+    async def address(self, name: str) -> OwnAddress | None:
+        await self._hear("address", name)
+        return None
+
     async def list(self) -> list[ContainerState]:
         await self._hear("list", None)
         return [container.state for container in self._ours()]
@@ -227,6 +238,13 @@ class MemoryEngine:
             raise ImageError(f"{self.name} could not pull {reference!r}.")
         progress(f"{reference}: pulled")
         self.add_image(reference)
+
+    async def load(self, archive: Path, progress: Progress) -> Sequence[str]:
+        await self._hear("load", archive)
+        if not archive.is_file():
+            raise ImageError(f"{self.name} could not load {archive}.")
+        self.add_image(archive.stem)
+        return (archive.stem,)
 
     async def build(
         self,

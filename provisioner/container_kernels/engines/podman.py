@@ -37,7 +37,7 @@ class Podman(Docker):
         return EngineInfo(
             engine=self.name,
             version=str(info["version"]["Version"]),
-            isolation="container",
+            isolation=self.isolation,
             rootless=rootless,
             keeps_owner=keeps_owner,
             architecture={"amd64": "x86_64", "arm64": "aarch64"}.get(host["arch"], str(host["arch"])),

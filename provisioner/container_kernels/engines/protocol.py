@@ -65,6 +65,7 @@ class EngineInfo:
     """A working engine.
 
     `cpus` is what a container may have at most; `architecture` is spelled as `uname -m` spells it.
+    `instead_of` says why an engine with a stronger isolation was not taken, which this machine could have; empty where it could not.
     `keeps_owner` tells whether a file written by container root belongs to the caller on the host (rootless engines,
     and those whose VM shares the caller's files). `user_options` are the words of `engine_args` with which another user of the
     container is the user with that number on the host.
@@ -79,6 +80,15 @@ class EngineInfo:
     cpus: int
     description: str
     user_options: tuple[str, ...] = ()
+    instead_of: str = ""
+
+
+@dataclass(frozen=True)
+class OwnAddress:
+    """Where a container is reached beside its published ports, and what a person should know when these lead nowhere."""
+
+    host: str
+    advice: str
 
 
 @dataclass(frozen=True)
@@ -120,11 +130,20 @@ class ImageInfo:
 class Engine(Protocol):
     """How to say it to one container engine.
 
-    Every method may raise EngineUnavailable (it does not work here), CommandTimeout, or EngineError, with the engine's words as detail.
+    Every method may raise EngineUnavailable (it does not work here; ServiceStopped where `start` may help), CommandTimeout, or EngineError, with the engine's words as detail.
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def isolation(self) -> Isolation: ...
+
+    # What this machine lacks for it, in a sentence; empty where it could have it. Only who names the engine may have it nevertheless.
+    def unsuited(self) -> str: ...
+
+    # Its service runs; whoever calls this may start it. It may take minutes, the first time.
+    async def start(self, progress: Progress) -> None: ...
 
     # What this engine is, and that it works; EngineUnavailable says why not.
     async def probe(self) -> EngineInfo: ...
@@ -136,6 +155,9 @@ class Engine(Protocol):
     # None when there is no such container.
     async def inspect(self, name: str) -> ContainerState | None: ...
 
+    # None where this host reaches a container by its published ports only, and where it has no address.
+    async def address(self, name: str) -> OwnAddress | None: ...
+
     # All containers with our label, running or not.
     async def list(self) -> list[ContainerState]: ...
 
@@ -145,7 +167,7 @@ class Engine(Protocol):
     # The container is gone, killed if it had to be; one that does not exist is fine.
     async def remove(self, name: str) -> None: ...
 
-    # Of our running containers.
+    # Of our running containers. It takes seconds.
     async def usage(self) -> Sequence[Usage]: ...
 
     # None when the engine does not have it.
@@ -153,6 +175,9 @@ class Engine(Protocol):
 
     # The registry's image is there. Progress is told line by line.
     async def pull(self, reference: str, progress: Progress) -> None: ...
+
+    # The references of the images in an archive that an engine has saved, which are there now.
+    async def load(self, archive: Path, progress: Progress) -> Sequence[str]: ...
 
     # `tag` names the image made from the Containerfile in `context`; `arguments` are its ARGs.
     async def build(

@@ -46,6 +46,7 @@ class Warm:
 
     container: KernelContainer
     facts: dict[str, Any]
+    info: EngineInfo
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ class Pool:
             return Miss("pool_size is 0")
         begin = time.monotonic()
         try:
-            recipe = self._recipe(self._ledger.remembered_engine(asked_of_engines(self.spec, self._environ)), mounts)
-            if recipe is None:
+            info = self._ledger.remembered_engine(asked_of_engines(self.spec, self._environ))
+            if info is None:
                 return Miss("no kernel like it was started here before")
-            found = await self._try_all(recipe, start, kernel_id)
+            recipe = self._recipe(info, mounts)
+            found = await self._try_all(recipe, info, start, kernel_id)
         except UNREADABLE as error:
             self.log.warning("The pool of warm containers cannot be used: %s", error)
             return Miss(f"the pool cannot be used: {error}")
@@ -88,12 +90,10 @@ class Pool:
             self._ledger.note_hit(recipe.key, time.monotonic() - begin)
         return found
 
-    def _recipe(self, info: EngineInfo | None, mounts: Workdir) -> Recipe | None:
-        if info is None:
-            return None
+    def _recipe(self, info: EngineInfo, mounts: Workdir) -> Recipe:
         return recipe_for(self.spec, info, mounts, self._environ, encrypts=self._encrypts)
 
-    async def _try_all(self, recipe: Recipe, start: Start, kernel_id: str) -> Warm | Miss:
+    async def _try_all(self, recipe: Recipe, info: EngineInfo, start: Start, kernel_id: str) -> Warm | Miss:
         wanted = self._ledger.wanted_by(recipe.key)
         if wanted is None or not wanted.image_id:
             return Miss("no container was made for it yet")
@@ -112,7 +112,7 @@ class Pool:
                 continue
             try:
                 self._ledger.claimed(slot.name, kernel_id, await owner.this_process())
-                found = await _start_in(slot, fingerprint, start, self.log)
+                found = await _start_in(slot, fingerprint, info, start, self.log)
                 if isinstance(found, Warm):
                     return found
             except BaseException:
@@ -152,26 +152,21 @@ class Pool:
             return
         try:
             self._ledger.remember_engine(asked_of_engines(self.spec, self._environ), info)
-            recipe = self._recipe(info, mounts)
-            assert recipe is not None
-            self._ledger.note_miss(recipe.key, miss.reason)
+            self._ledger.note_miss(self._recipe(info, mounts).key, miss.reason)
         except UNREADABLE as error:
             self.log.warning("The next kernel will not be warm: %s", error)
 
-    def refill(self, info: EngineInfo | None, mounts: Workdir) -> None:
+    def refill(self, info: EngineInfo, mounts: Workdir) -> None:
         """Another container takes the place of the one that was claimed, or is the first of its kind; soon, and not by this thread."""
         refill.soon(
             lambda: self._want(info, mounts),
             lambda: start_helper(self._ledger, self._environ, self.spec.pool_memory_budget, self.log),
         )
 
-    def _want(self, info: EngineInfo | None, mounts: Workdir) -> bool:
+    def _want(self, info: EngineInfo, mounts: Workdir) -> bool:
         """Whether who fills the pool has something to do; where it is turned off, only if it was not before."""
         try:
-            info = info or self._ledger.remembered_engine(asked_of_engines(self.spec, self._environ))
             recipe = self._recipe(info, mounts)
-            if recipe is None:
-                return False
             was_wanted = self._ledger.wanted_by(recipe.key) is not None
             return want(self._ledger, recipe, self.spec) is not None or was_wanted
         except UNREADABLE as error:
@@ -184,7 +179,7 @@ class Pool:
             self._ledger.release(name)
 
 
-async def _start_in(slot: Slot, fingerprint: str, start: Start, log: logging.Logger) -> Warm | Miss:
+async def _start_in(slot: Slot, fingerprint: str, info: EngineInfo, start: Start, log: logging.Logger) -> Warm | Miss:
     if refusal := slot.unusable(time.time(), fingerprint):
         return Miss(refusal)
     engine = ENGINES.get(str(slot.container["engine"]))
@@ -199,7 +194,7 @@ async def _start_in(slot: Slot, fingerprint: str, start: Start, log: logging.Log
         container.abandon()
         return Miss("it has a kernel already", nobodys=False)
     try:
-        return Warm(container, await start(container, slot, now + WARM_START))
+        return Warm(container, await start(container, slot, now + WARM_START), info)
     except ContainerKernelError as error:
         container.abandon()
         return Miss(f"no kernel starts in it: {error.message}")

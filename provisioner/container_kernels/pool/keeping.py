@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 
-from ..engines import ENGINES, working
+from ..engines import ENGINES, choose, working
 from ..errors import ContainerKernelError
 from .decision import SETTLE, next_look
 from .filling import Filler
@@ -48,6 +48,7 @@ async def keep(ledger: Ledger, environ: Mapping[str, str], budget: int | None, l
 async def look_after_all(ledger: Ledger, environ: Mapping[str, str], budget: int | None, log: logging.Logger) -> float:
     """All is done that can be done now; returns the seconds until there may be more. Errors are told in the log."""
     waits = [60.0]
+    await _look_for_stronger_engine(ledger, log)
     for name in sorted({each.recipe.engine for each in ledger.wanted()} & ENGINES.keys()):
         try:
             await working(name)
@@ -67,6 +68,7 @@ async def look_after_all(ledger: Ledger, environ: Mapping[str, str], budget: int
 async def fill_once(ledger: Ledger, environ: Mapping[str, str], budget: int | None, log: logging.Logger) -> None:
     """Nothing is left to do, or time is over; for a helper, which then ends."""
     deadline = time.monotonic() + LONGEST_FILL
+    await _look_for_stronger_engine(ledger, log)
     for name in sorted({each.recipe.engine for each in ledger.wanted()} & ENGINES.keys()):
         with contextlib.suppress(ContainerKernelError, OSError):
             await working(name)
@@ -79,6 +81,16 @@ async def fill_once(ledger: Ledger, environ: Mapping[str, str], budget: int | No
                     if not snapshot.busy:
                         break
                     await asyncio.sleep(SETTLE / 2)
+
+
+async def _look_for_stronger_engine(ledger: Ledger, log: logging.Logger) -> None:
+    """A start that finds a warm container asks no engine: one that was taken for want of a better is forgotten once there is a better."""
+    try:
+        if ledger.has_weaker_engines():
+            _, chosen = await choose()
+            ledger.forget_weaker_engines(chosen)
+    except (ContainerKernelError, OSError) as error:
+        log.debug("No engine is better than those that are known: %s", error)
 
 
 @contextlib.asynccontextmanager

@@ -206,10 +206,11 @@ class Ledger:
 
     def wanted(self) -> list[Wanted]:
         """Recipes of this version; those of others, and damaged ones, are gone."""
-        keys = [
-            name.removesuffix(".json") for name, _ in self._files.listing(WANTED) if not name.startswith(HALF_WRITTEN)
-        ]
-        return [wanted for key in keys if re.fullmatch(_KEY, key) and (wanted := self.wanted_by(key))]
+        return [wanted for key in self._keys(WANTED) if (wanted := self.wanted_by(key))]
+
+    def _keys(self, part: str) -> list[str]:
+        names = [name for name, _ in self._files.listing(part) if not name.startswith(HALF_WRITTEN)]
+        return [key for name in names if re.fullmatch(_KEY, key := name.removesuffix(".json"))]
 
     def wanted_by(self, key: str) -> Wanted | None:
         wanted = self._record(WANTED, key, Wanted)
@@ -236,6 +237,19 @@ class Ledger:
 
     def remembered_engine(self, asked: str) -> EngineInfo | None:
         return self._record(ENGINES, _hashed(asked), EngineInfo)
+
+    def forget_weaker_engines(self, chosen: EngineInfo) -> None:
+        """Of those that were taken in place of another: what would not be taken now, `chosen` being taken instead."""
+        for key in self._keys(ENGINES):
+            known = self._record(ENGINES, key, EngineInfo)
+            if known is not None and known.instead_of and chosen.engine != known.engine:
+                self._files.remove(ENGINES, _file(key))
+
+    def has_weaker_engines(self) -> bool:
+        return any(
+            known is not None and known.instead_of
+            for known in (self._record(ENGINES, key, EngineInfo) for key in self._keys(ENGINES))
+        )
 
     # -- Failures
 
