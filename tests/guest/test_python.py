@@ -106,6 +106,16 @@ def test_every_module_is_imported_by(version: tuple[int, int], tmp_path: Path) -
     assert done.stdout.strip() == str(version)
 
 
+def test_pid_1_stays_small(tmp_path: Path) -> None:
+    """Each of these takes half a megabyte or more, in each container. The template has them of its own."""
+    (tmp_path / "container_kernels_guest").symlink_to(GUEST)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import container_kernels_guest.supervisor; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not {"asyncio", "inspect", "logging", "pathlib", "subprocess", "traceback"} & set(done.stdout.split())
+
+
 def test_an_older_python_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "container_kernels_guest").symlink_to(GUEST)
     older = "sys.version_info, sys.version = (3, 8, 20), '3.8.20'"

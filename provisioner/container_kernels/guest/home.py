@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from .settings import Settings
 
@@ -12,17 +11,16 @@ from .settings import Settings
 def prepare(settings: Settings) -> None:
     """The private directory exists, with a home in it, and this process has the host's umask. Raises OSError where the directory exists already."""
     os.umask(0o022)
-    Path(settings.scratch).mkdir(parents=True, exist_ok=True)
-    settings.private.mkdir(mode=0o700)
-    home = settings.private / "home"
+    os.makedirs(settings.scratch, exist_ok=True)
+    os.mkdir(settings.private, 0o700)
+    home = os.path.join(settings.private, "home")
     # In place before Python looks for it: what `pip install --user` brings is then found after a restart.
-    packages = home / ".local" / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
-    packages.mkdir(parents=True)
+    packages = os.path.join(home, ".local", "lib", "python{}.{}".format(*sys.version_info), "site-packages")
+    os.makedirs(packages)
     os.umask(settings.umask)
-    home_text = str(home)
-    os.environ.update(HOME=home_text, PWD=home_text)
+    os.environ.update(HOME=home, PWD=home)
     os.environ.setdefault("USER", "kernel")
     os.environ.setdefault("LOGNAME", os.environ["USER"])
     in_virtual_environment = sys.prefix != sys.base_prefix
-    if not in_virtual_environment and str(packages) not in sys.path:
-        sys.path.append(str(packages))
+    if not in_virtual_environment and packages not in sys.path:
+        sys.path.append(packages)

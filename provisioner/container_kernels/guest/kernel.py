@@ -10,17 +10,16 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, Dict, List, NamedTuple
 
 from . import process
 from .parked import Orders
 
 if TYPE_CHECKING:
+    from .kernel_classes import KernelClasses
     from .running import Mark
     from .template import Reports
 
-RECONNECTION = 0.4  # seconds: ZeroMQ comes back after 100 to 200 ms
 EVERYBODY = 1 << 31  # more than will come
 LIMBERING = 10.0  # seconds that a cell of ours may take
 LIMBERING_CELL = "None"
@@ -37,13 +36,14 @@ class Start(NamedTuple):
     returning: bool  # clients of a container that is lost, nobody knows how many
 
 
-def run(start: Start, mark: Mark, reports: Reports) -> None:
+def run(start: Start, classes: KernelClasses, mark: Mark, reports: Reports) -> None:
     """The kernel has run and ended. Its sockets being bound was reported, or why they are not."""
     try:
         _lead_session()
         _enter(start.cwd, start.environment)
         awaited = EVERYBODY if start.returning else max(1, mark.listeners)
-        app = _app(["-f", start.connection_file, *start.extra_arguments], mark, awaited, lambda: _report_bound(reports))
+        arguments = ["-f", start.connection_file, *start.extra_arguments]
+        app = _app(classes, arguments, mark, awaited, lambda: _report_bound(reports))
     except BaseException as error:
         reports.send("start_failed", message=f"{type(error).__name__}: {error}")
         raise
@@ -52,11 +52,11 @@ def run(start: Start, mark: Mark, reports: Reports) -> None:
     app.start()
 
 
-def park(connection_file: str, orders: Orders, mark: Mark, reports: Reports) -> None:
+def park(connection_file: str, orders: Orders, classes: KernelClasses, mark: Mark, reports: Reports) -> None:
     """As `run`, but that the start is waited for when everything else is done: its key, its directory and its environment come last."""
     try:
         _lead_session()
-        app = _app(["-f", connection_file], mark, 1, lambda: None)
+        app = _app(classes, ["-f", connection_file], mark, 1, lambda: None)
         if _runs_code_of_the_image(app):
             raise RuntimeError("the image has startup files for IPython, which are to run in the kernel's directory")
         _limber_up(app.kernel)
@@ -82,6 +82,8 @@ def park(connection_file: str, orders: Orders, mark: Mark, reports: Reports) -> 
 
 
 def _runs_code_of_the_image(app: Any) -> bool:
+    from pathlib import Path  # PID 1 goes without it
+
     directories = [Path(directory, "startup") for directory in ("/etc/ipython", app.profile_dir.location)]
     files = [file for directory in directories for file in directory.glob("*.*py")]
     return bool(files or app.exec_lines or app.exec_files or app.code_to_run or app.file_to_run or app.module_to_run)
@@ -124,69 +126,21 @@ def _take_place(shell: Any) -> None:
 
 
 def _take_key(session: Any, connection_file: str) -> None:
-    connection = json.loads(Path(connection_file).read_text())
+    with open(connection_file) as file:
+        connection = json.load(file)
     session.signature_scheme = connection["signature_scheme"]
     session.key = connection["key"].encode()
 
 
-def _app(arguments: List[str], mark: Mark, awaited: int, on_bound: Callable[[], None]) -> Any:
+def _app(classes: KernelClasses, arguments: List[str], mark: Mark, awaited: int, on_bound: Callable[[], None]) -> Any:
     """ipykernel's application, initialised; `on_bound` is called when its sockets are bound."""
     # As `python -m ipykernel_launcher` would have it.
     sys.argv = [sys.modules["ipykernel"].__path__[0] + "_launcher.py", *arguments]
-    app = _application(mark, awaited, on_bound)
-    app.initialize(arguments)
-    return app
-
-
-def _application(mark: Mark, awaited: int, on_bound: Callable[[], None]) -> Any:
-    from ipykernel.ipkernel import IPythonKernel
-    from ipykernel.kernelapp import IPKernelApp
-
     listeners = _Listeners(mark, awaited)
     listeners.count_from_now_on()
-    kernel_class = _passing_as(IPythonKernel, _marking(IPythonKernel, mark, listeners.heard))
-    app_class = _passing_as(IPKernelApp, _telling(IPKernelApp, on_bound))
-    return app_class.instance(kernel_class=kernel_class)
-
-
-def _marking(plain: Any, mark: Mark, heard: threading.Event) -> Any:
-    class MarkingKernel(plain):  # type: ignore[misc] # known when it runs
-        """Marks the cell that it runs, so that its death can be told to who waits for it."""
-
-        def set_parent(self, *args: Any, **kwargs: Any) -> None:
-            # A restart is faster than ZeroMQ's reconnection: the request may be here before its sender hears what we publish.
-            # The last kernel's listeners come back one by one, and which of them is the sender's, nobody knows.
-            heard.wait(RECONNECTION)
-            heard.set()
-            super().set_parent(*args, **kwargs)
-
-        async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
-            mark.set(list(ident), dict(parent["header"]))
-            try:
-                result = super().execute_request(stream, ident, parent)
-                if isinstance(result, Awaitable):
-                    await result
-            finally:
-                mark.clear()
-
-    return MarkingKernel
-
-
-def _telling(plain: Any, on_bound: Callable[[], None]) -> Any:
-    class App(plain):  # type: ignore[misc] # known when it runs
-        """Tells when the last of its sockets is bound; the kernel itself is made while the client connects."""
-
-        def init_heartbeat(self) -> None:
-            super().init_heartbeat()
-            on_bound()
-
-    return App
-
-
-def _passing_as(plain: Any, ours: Any) -> Any:
-    """What a notebook sees is the plain one's name."""
-    ours.__name__, ours.__qualname__, ours.__module__ = plain.__name__, plain.__qualname__, plain.__module__
-    return ours
+    app = classes.app(mark, listeners.heard, on_bound)
+    app.initialize(arguments)
+    return app
 
 
 class _Listeners:
@@ -241,7 +195,7 @@ def _reseed() -> None:
         sys.modules["numpy.random"].seed()
 
 
-def rehearse(report: int, private: Path) -> None:
+def rehearse(report: int, private: str) -> None:
     """Write the names of all modules that a kernel imports to be ready and to run a cell to `report`; then end."""
     with open(os.devnull, "r+b") as null:
         for stream in (0, 1, 2):
@@ -251,11 +205,11 @@ def rehearse(report: int, private: Path) -> None:
     with contextlib.suppress(BaseException):
         from ipykernel.kernelapp import IPKernelApp
 
-        connection_file = private / f"rehearsal-{os.getpid()}.json"
+        connection_file = os.path.join(private, f"rehearsal-{os.getpid()}.json")
         app = IPKernelApp.instance()
-        app.initialize(["-f", str(connection_file), "--ip=127.0.0.1", "--HistoryManager.hist_file=:memory:"])
+        app.initialize(["-f", connection_file, "--ip=127.0.0.1", "--HistoryManager.hist_file=:memory:"])
         with contextlib.suppress(OSError):
-            connection_file.unlink()
+            os.unlink(connection_file)
         _run_to_end(_execute(app.kernel, REHEARSED_CELL, silent=False))
     names = sorted(sys.modules)
     with os.fdopen(report, "w") as pipe:

@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any, Callable, Container, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from . import process
@@ -133,8 +132,8 @@ def _threads_end(before: _Belongings) -> bool:
 def _harmful(threads: Set[str]) -> bool:
     """Whether one of those that run is none that a library does without in a fork."""
     for thread in threads:
-        with contextlib.suppress(OSError):  # it has ended
-            if Path(f"/proc/self/task/{thread}/comm").read_bytes().strip() != HARMLESS:
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/comm", "rb") as file:  # it has ended
+            if file.read().strip() != HARMLESS:
                 return True
     return False
 
@@ -178,8 +177,8 @@ def _children() -> Set[int]:
         return set()
     found = set()
     for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            state, parent = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()[:2]
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
             if int(parent) == os.getpid() and state not in b"ZX":
                 found.add(int(entry))
     return found

@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 # Killed first when memory runs out: the supervisor must live to tell.
@@ -26,8 +25,8 @@ def lead_session() -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.set_wakeup_fd(-1)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(FIRST_TO_GO)
 
 
 def enter(cwd: str, environment: Dict[str, str]) -> None:
@@ -96,7 +95,8 @@ def give_memory_back() -> None:
 def machine_is_busy() -> bool:
     """Whether more is running than there are processors, at this moment (proc(5): the fourth field of /proc/loadavg, which counts us)."""
     try:
-        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+        with open("/proc/loadavg") as file:
+            running = int(file.read().split()[3].partition("/")[0])
     except (OSError, ValueError, IndexError):
         return False
     return running - 1 > (os.cpu_count() or 1)
@@ -106,8 +106,8 @@ def listening(ports: List[int]) -> bool:
     """Whether something in this container listens on each of the ports."""
     found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
+        with contextlib.suppress(OSError), open(table) as file:
+            for line in file.read().splitlines()[1:]:
                 words = line.split()
                 if words[3] == "0A":  # LISTEN
                     found.add(int(words[1].rpartition(":")[2], 16))

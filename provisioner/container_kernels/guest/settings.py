@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import List, NamedTuple
 
 VARIABLE = "CONTAINER_KERNELS_GUEST"  # with the settings, as JSON
@@ -27,6 +26,6 @@ class Settings(NamedTuple):
         return cls(**json.loads(os.environ.pop(VARIABLE)))
 
     @property
-    def private(self) -> Path:
+    def private(self) -> str:
         """Our own directory. No directory of a person's, mounted into scratch, has its name by chance: keys are kept here."""
-        return Path(self.scratch) / f".container-kernels-{self.token_digest[:16]}"
+        return os.path.join(self.scratch, f".container-kernels-{self.token_digest[:16]}")

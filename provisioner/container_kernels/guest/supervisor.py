@@ -208,12 +208,13 @@ class Supervisor:
             self.template.command("start", **self.kernel.fork)
 
     def _write_connection(self, connection: Dict[str, Any]) -> str:
-        path = self.settings.private / "connection.json"
-        path.unlink(missing_ok=True)
+        path = os.path.join(self.settings.private, "connection.json")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump({"ip": "0.0.0.0", "transport": "tcp", **wire.KERNEL_PORTS, **connection}, file)
-        return str(path)
+        return path
 
     def _execute(self, kernel: KernelProcess, argv: List[str], cwd: str, environment: Dict[str, str]) -> None:
         """A kernel of another kind: its command replaces a forked child."""

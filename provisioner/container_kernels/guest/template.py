@@ -23,10 +23,10 @@ import re
 import select
 import socket
 import sys
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import kernel, last_words, process, wire
+from .kernel_classes import KernelClasses
 from .parked import Orders, Parked
 from .preload import Imports, Spoiled
 from .running import Mark
@@ -54,14 +54,16 @@ class Reports:
         os.close(self.fd)
 
 
-def main(commands: socket.socket, reports: Reports, preload: List[str], left_out: List[str], private: Path) -> Main:
+def main(commands: socket.socket, reports: Reports, preload: List[str], left_out: List[str], private: str) -> Main:
     """What this process is to do when the stack is unwound: nothing more (the template), or to be a kernel."""
     imports = Imports(left_out)
     try:
         facts = _load(preload, imports, reports)
+        classes = KernelClasses()
+        classes.imported.note()
         gc.freeze()  # keeps the kernels' pages shared
         reports.send("loaded", **facts)
-        return _Template(commands, reports, private, imports).serve()
+        return _Template(commands, reports, private, imports, classes).serve()
     except _CannotServe as error:
         reports.send("failed", kind=error.kind, message=str(error))
         return _nothing
@@ -115,11 +117,14 @@ def _nothing() -> None:
 
 
 class _Template:
-    def __init__(self, commands: socket.socket, reports: Reports, private: Path, imports: Imports) -> None:
+    def __init__(
+        self, commands: socket.socket, reports: Reports, private: str, imports: Imports, classes: KernelClasses
+    ) -> None:
         self.commands = commands
         self.reports = reports
         self.private = private
         self.imports = imports
+        self.classes = classes
         self.mark = Mark()
         self.rehearsal: Optional[int] = None  # the reading end of a rehearsing child's pipe
         self.rehearsing = 0  # its pid
@@ -170,7 +175,7 @@ class _Template:
             returning=command["returning"],
         )
         self._forget_template()
-        return lambda: kernel.run(start, self.mark, self.reports)
+        return lambda: kernel.run(start, self.classes, self.mark, self.reports)
 
     def _claimed(self, start: wire.Message) -> bool:
         """Whether a parked kernel is what the start asks for; one that does not fit has left its ports."""
@@ -193,7 +198,8 @@ class _Template:
             return None
         ours.close()
         self._forget_template()
-        return lambda: kernel.park(command["connection_file"], Orders(theirs), self.mark, self.reports)
+        orders = Orders(theirs)
+        return lambda: kernel.park(command["connection_file"], orders, self.classes, self.mark, self.reports)
 
     def _adopted_child(self, report: str, otherwise: str) -> bool:
         """True in a new grandchild, whose parent ends at once; False here, with its pid in the `report`, or `otherwise` why there is none."""
@@ -282,5 +288,6 @@ class _Template:
         if self.to_learn:
             return
         process.give_memory_back()
+        self.classes.imported.note()
         gc.freeze()
         self.reports.send("learned")

@@ -7,12 +7,11 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import Callable, List, Optional
 
 from . import template, wire
 
-OWN_DIRECTORY = str(Path(__file__).parent.parent)
+OWN_DIRECTORY = os.path.dirname(os.path.dirname(__file__))
 
 
 class TemplateProcess:
@@ -49,7 +48,7 @@ class Fork:
         self.child = child
 
 
-def fork(preload: List[str], left_out: List[str], private: Path, forget: Callable[[], None]) -> Fork:
+def fork(preload: List[str], left_out: List[str], private: str, forget: Callable[[], None]) -> Fork:
     """A new template, in a child that has called `forget` to let go of what is PID 1's alone."""
     ours, theirs = socket.socketpair()
     reading, writing = os.pipe()
