@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,32 @@ from jupyter_client.session import Session
 
 from container_kernels import engines
 
+from .apple import forms
+from .apple.stand_in.faults import StandIn
+
 ENGINES = ("docker", "podman")
+RELEASES = ("apple-0.12.3", "apple-1.0.0", "apple-1.1.0", "apple-1.2.2")  # of Apple's `container`, played by a stand-in
 ABSENT_MAY_BE = "CONTAINER_KERNELS_TEST_ENGINES"  # names the engines to test, where not all are to be had
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker per engine: when Podman 4.3 starts and ends several containers at once, rules of its network are left behind that
-    lead into the void. Tests of no engine go to whichever worker is free (`--dist loadgroup`)."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Through Apple's engine, in each release, go those tests that are marked so: it would be too much for all.
+
+    One worker per engine: when Podman 4.3 starts and ends several containers at once, rules of its network are left behind that lead
+    into the void. Tests of no engine go to whichever worker is free (`--dist loadgroup`).
+    """
+    too_much = [item for item in items if _engine_of(item) in RELEASES and not item.get_closest_marker("apple")]
+    items[:] = [item for item in items if item not in too_much]
+    config.hook.pytest_deselected(items=too_much)
     for item in items:
-        for name in ENGINES:
+        for name in (*ENGINES, "apple"):
             if name in item.nodeid.partition("[")[2]:
                 item.add_marker(pytest.mark.xdist_group(name))
+
+
+def _engine_of(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("engine", "")) if callspec else ""
 
 
 def tested_engines() -> tuple[str, ...]:
@@ -56,6 +72,10 @@ class EngineUnderTest:
         (name,) = self.containers()
         return name
 
+    def remove(self, *containers: str) -> None:
+        """They are gone, and nobody had asked their kernels."""
+        self.run("rm", "--force", *containers)
+
     def remove_image(self, image: str) -> None:
         """Podman refuses for a moment, while it still takes leave of a container of the image."""
         argv = [self.name, "rmi", "--force", image]
@@ -72,26 +92,93 @@ class EngineUnderTest:
         return done.stdout
 
 
-@pytest.fixture(params=tested_engines())
+@dataclass(frozen=True)
+class AppleUnderTest(EngineUnderTest):
+    """Apple's engine, with the stand-in for its command."""
+
+    stand_in: StandIn
+
+    def containers(self) -> list[str]:
+        return list(self.stand_in.containers())
+
+    def remove(self, *containers: str) -> None:
+        self.run("delete", "--force", *containers)
+
+    def run(self, *arguments: str) -> str:
+        return said_by_hand(self.stand_in, *arguments)
+
+
+def said_by_hand(stand_in: StandIn, *arguments: str) -> str:
+    """What the command prints; it is no call of ours, and not recorded."""
+    environment = {**os.environ, **stand_in.environment()}
+    del environment["STAND_IN_RECORD"]
+    done = subprocess.run(
+        ["container", *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(params=RELEASES[-1:])
+def stand_in(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StandIn]:
+    """The `container` that is found, also by this test's subprocesses; afterwards nothing is left of what it has made."""
+    with _played(str(request.param), monkeypatch, tmp_path_factory) as stand_in:
+        yield stand_in
+
+
+@contextmanager
+def _played(
+    release: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StandIn]:
+    stand_in = StandIn(tmp_path_factory.mktemp("mac"), release.removeprefix("apple-"), tested_engines()[0])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(stand_in.directory / "cache"))  # where processes take turns at booting
+    for name, value in stand_in.environment().items():
+        monkeypatch.setenv(name, value)
+    engines.forget()
+    try:
+        yield stand_in
+        left = eventually(stand_in.containers, lambda containers: not containers, timeout=20)
+    finally:
+        calls = stand_in.recorded()
+        stand_in.destroy()
+        engines.forget()
+    assert not left, f"the test has left containers behind: {list(left)}"
+    forms.check(calls)
+
+
+@pytest.fixture(params=[*tested_engines(), *RELEASES])
 def engine(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EngineUnderTest]:
     """Kernels of this test, also of its subprocesses, run on this engine; afterwards none of its containers is left."""
     name = str(request.param)
-    assert shutil.which(name), f"{name} is not installed: `make setup` does it"
     label = f"io.container-kernels.test={uuid.uuid4().hex}"
-    monkeypatch.setenv("CONTAINER_KERNELS_ENGINE", name)
-    monkeypatch.setenv("CONTAINER_KERNELS_ENGINE_ARGS", f"--label,{label}")
-    # A ledger of this test's own, and a pool only where the test is about it.
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-    monkeypatch.setenv("CONTAINER_KERNELS_POOL_SIZE", "0")
-    engines.forget()
+    if name in RELEASES:
+        with _played(name, monkeypatch, tmp_path_factory) as stand_in:
+            _our_kernels_run_on("apple", label, monkeypatch, tmp_path_factory)
+            yield AppleUnderTest("apple", label, stand_in)
+        return
+    assert shutil.which(name), f"{name} is not installed: `make setup` does it"
+    _our_kernels_run_on(name, label, monkeypatch, tmp_path_factory)
     under_test = EngineUnderTest(name, label)
     yield under_test
     left = eventually(under_test.containers, lambda names: not names, timeout=20)
     for container in left:
         subprocess.run([name, "rm", "--force", container], check=False, capture_output=True, timeout=60)
     assert not left, f"the test has left containers behind: {left}"
+
+
+def _our_kernels_run_on(
+    name: str, label: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("CONTAINER_KERNELS_ENGINE", name)
+    monkeypatch.setenv("CONTAINER_KERNELS_ENGINE_ARGS", f"--label,{label}")
+    # A ledger of this test's own, and a pool only where the test is about it.
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    monkeypatch.setenv("CONTAINER_KERNELS_POOL_SIZE", "0")
+    engines.forget()
 
 
 def eventually(look: Callable[[], Any], good: Callable[[Any], bool], *, timeout: float = 10) -> Any:

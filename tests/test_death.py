@@ -14,6 +14,8 @@ from nbclient.exceptions import CellExecutionError
 
 from .conftest import EngineUnderTest, RunningKernel, eventually_async
 
+pytestmark = pytest.mark.apple
+
 DEATHS = {
     "import os; os._exit(3)": (3, "The kernel exited with code 3."),
     "import os; os.kill(os.getpid(), 9)": (-9, "The kernel was killed by SIGKILL."),

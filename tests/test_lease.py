@@ -21,6 +21,8 @@ HOST = """
 import asyncio, sys
 from jupyter_client import AsyncKernelManager
 
+pytestmark = pytest.mark.apple
+
 async def main():
     manager = AsyncKernelManager(kernel_name="container-python")
     await manager.start_kernel()

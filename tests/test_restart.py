@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import EngineUnderTest, RunningKernel, eventually_async
 
+pytestmark = pytest.mark.apple
+
 
 def make_wheel(directory: Path) -> Path:
     """A small package, as a wheel."""
@@ -68,7 +70,7 @@ async def test_a_fresh_restart_is_another_container(
 async def test_the_container_may_be_lost(kernel: RunningKernel, engine: EngineUnderTest) -> None:
     """Deleted behind our back: the kernel is dead, with a reason; a restart brings it back, at the same place."""
     before = kernel.manager.get_connection_info()
-    engine.run("rm", "--force", engine.the_container())
+    engine.remove(engine.the_container())
     await eventually_async(lambda: kernel.provisioner._container.poll(), lambda code: code is not None)
     assert not await kernel.manager.is_alive()
     assert "is lost" in kernel.provisioner._container.reason

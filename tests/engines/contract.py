@@ -17,18 +17,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import pytest
 
 from container_kernels import owner
-from container_kernels.engines import ENGINES, docker
+from container_kernels.engines import ENGINES, apple, docker, memory
 from container_kernels.engines.memory import MemoryEngine
 from container_kernels.engines.protocol import LABEL, OWNER_LABEL, ContainerRequest, ContainerState, Engine, Mount, Port
 from container_kernels.errors import CommandTimeout, EngineError, ImageError, PortTaken, WorkdirError
 
+from ..apple.stand_in.faults import StandIn
+from ..conftest import said_by_hand
+
 IMAGE = "container-kernels/python"
-MEMORY = 64 << 20
 PATIENCE = 20.0  # seconds: far more than an engine takes
 SKEW = timedelta(minutes=20)  # an engine's clock, in a VM that has slept, against ours; a wrong time zone is more
 
@@ -61,7 +64,19 @@ class Seen:
 class Limits:
     cpus: float
     memory: int
-    pids: int
+    pids: int | None  # None where the engine has no such limit
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How an engine may differ from the others."""
+
+    refuses_many_cpus: bool = False
+    least_memory: int = 64 << 20
+    whole_cpus: bool = False
+    limits_pids: bool = True
+    adds_groups: bool = True
+    mounts_any_name: bool = True
 
 
 class Subject(Protocol):
@@ -70,7 +85,11 @@ class Subject(Protocol):
     engine: Engine
 
     @property
-    def refuses_many_cpus(self) -> bool: ...
+    def ways(self) -> Ways: ...
+
+    # The module whose RUNNING is the time for a throw-away container.
+    @property
+    def module(self) -> ModuleType: ...
 
     # Somebody else listens on the port meanwhile.
     def hold(self, port: int) -> None: ...
@@ -85,11 +104,15 @@ class Subject(Protocol):
     # Whether a file can be made in the directory, by a process in the container.
     def can_write(self, name: str, directory: str) -> bool: ...
 
+    # The container is gone, whatever became of the test.
+    def sweep(self, name: str) -> None: ...
+
 
 class MemorySubject:
     """Its containers do nothing: what they would see is what was asked."""
 
-    refuses_many_cpus = True
+    ways = Ways(refuses_many_cpus=True)
+    module = memory
 
     def __init__(self) -> None:
         self.memory = MemoryEngine(clock=lambda: datetime.now(timezone.utc))
@@ -119,17 +142,21 @@ class MemorySubject:
             (Path(mount.source) / "made").touch()
         return not mount.read_only
 
+    def sweep(self, name: str) -> None:
+        """It goes with the test."""
+
 
 @dataclass
 class CommandSubject:
     """An engine with a command line that knows `exec`, `kill` and `inspect`."""
 
     name: str
-    refuses_many_cpus: bool = field(init=False)
+    module: ModuleType = docker
+    ways: Ways = field(init=False)
 
     def __post_init__(self) -> None:
         self.engine: Engine = ENGINES[self.name]
-        self.refuses_many_cpus = self.name == "docker"
+        self.ways = Ways(refuses_many_cpus=self.name == "docker")
 
     def _say(self, *arguments: str) -> str:
         done = subprocess.run([self.name, *arguments], capture_output=True, text=True, timeout=60, check=False)
@@ -154,6 +181,47 @@ class CommandSubject:
 
     def can_write(self, name: str, directory: str) -> bool:
         return self._say("exec", name, "python3", "-c", TRY, directory).strip() == "0"
+
+    def sweep(self, name: str) -> None:
+        subprocess.run([self.name, "rm", "--force", name], capture_output=True, timeout=60, check=False)
+
+
+@dataclass
+class AppleSubject:
+    """Apple's engine, through the stand-in, which is the `container` of this test's path."""
+
+    stand_in: StandIn
+    module: ModuleType = apple
+    ways: Ways = Ways(
+        least_memory=200 << 20, whole_cpus=True, limits_pids=False, adds_groups=False, mounts_any_name=False
+    )
+
+    def __post_init__(self) -> None:
+        self.engine: Engine = apple.Apple()
+
+    def _say(self, *arguments: str) -> str:
+        return said_by_hand(self.stand_in, *arguments)
+
+    def hold(self, port: int) -> None:
+        """The port is held already: by the socket that the test found it with."""
+
+    def end(self, name: str) -> None:
+        self._say("kill", "--signal", "TERM", name)
+
+    def look(self, name: str) -> Seen:
+        return Seen(**json.loads(self._say("exec", name, "python3", "-c", LOOK)))
+
+    def limits(self, name: str) -> Limits:
+        (item,) = json.loads(self._say("inspect", name))
+        resources = item["configuration"]["resources"]
+        return Limits(resources["cpus"], resources["memoryInBytes"], None)
+
+    def can_write(self, name: str, directory: str) -> bool:
+        return self._say("exec", name, "python3", "-c", TRY, directory).strip() == "0"
+
+    def sweep(self, name: str) -> None:
+        if name in self.stand_in.containers():
+            self._say("delete", "--force", name)
 
 
 @contextmanager
@@ -208,12 +276,11 @@ class EngineContract:
         """Names of containers that are removed when the test ends, whatever became of it."""
         made: list[str] = []
         yield made
-        if isinstance(subject, CommandSubject):
-            for name in made:
-                subprocess.run([subject.name, "rm", "--force", name], capture_output=True, timeout=60, check=False)
+        for name in made:
+            subject.sweep(name)
 
     @pytest.fixture
-    def request_for(self, names: list[str]) -> ContainerRequest:
+    def request_for(self, subject: Subject, names: list[str]) -> ContainerRequest:
         """A request that an engine with the image can meet."""
         names.append(f"contract-{uuid.uuid4().hex[:12]}")
         return ContainerRequest(
@@ -221,7 +288,7 @@ class EngineContract:
             image=IMAGE,
             command=("python3", "-c", OBEY + PRINT + WAIT),
             cpus=0.5,
-            memory=MEMORY,
+            memory=subject.ways.least_memory,
             pids=40,
             labels={LABEL: "test", f"{LABEL}.kernel": "contract = 'yes', with, commas"},
         )
@@ -289,7 +356,8 @@ class EngineContract:
         assert names[1] not in used
         usage = used[request_for.name]
         assert 0 < usage.memory <= usage.memory_limit
-        assert abs(usage.memory_limit - MEMORY) < MEMORY * 0.02  # engines round it
+        wanted = request_for.memory
+        assert abs(usage.memory_limit - wanted) < wanted * 0.02  # engines round it
         assert usage.pids >= 1
         assert usage.cpu_percent >= 0
 
@@ -310,7 +378,9 @@ class EngineContract:
 
     async def test_limits(self, subject: Subject, request_for: ContainerRequest) -> None:
         await subject.engine.run(request_for)
-        assert subject.limits(request_for.name) == Limits(0.5, MEMORY, 40)
+        cpus = 1 if subject.ways.whole_cpus else 0.5
+        pids = 40 if subject.ways.limits_pids else None
+        assert subject.limits(request_for.name) == Limits(cpus, request_for.memory, pids)
 
     async def test_environment_passes(self, subject: Subject, request_for: ContainerRequest) -> None:
         wanted = {"PLAIN": "1", "EMPTY": "", "ODD": "a = 'b', \"c\" $HOME `id`\nsecond line ü"}
@@ -324,11 +394,19 @@ class EngineContract:
         assert subject.look(request_for.name).user == "12345:54321"
 
     async def test_further_groups_pass(self, subject: Subject, request_for: ContainerRequest) -> None:
-        await subject.engine.run(replace(request_for, user="12345:54321", groups=(23456, 34567)))
+        wanted = replace(request_for, user="12345:54321", groups=(23456, 34567))
+        if not subject.ways.adds_groups:
+            with pytest.raises(EngineError, match="further groups"):
+                await subject.engine.run(wanted)
+            await self._nothing_left(subject, request_for)
+            return
+        await subject.engine.run(wanted)
         assert {23456, 34567} <= set(subject.look(request_for.name).groups)
 
     async def test_mounts(self, subject: Subject, request_for: ContainerRequest, tmp_path: Path) -> None:
-        names = ("plain", "with space", 'commas, "quotes" and: colons', "größe=1", "two\nlines")
+        names = ["plain", "with space", 'commas, "quotes"', "and: colons", "größe=1", "two\nlines"]
+        if subject.ways.mounts_any_name:
+            names.append("all = of, it: 1")
         for name in names:
             (tmp_path / name).mkdir()
         mounts = tuple(Mount(str(tmp_path / name), f"/mnt/{name}") for name in names)
@@ -396,7 +474,7 @@ class EngineContract:
 
     async def test_more_cpus_than_there_are(self, subject: Subject, request_for: ContainerRequest) -> None:
         many = replace(request_for, cpus=4096)
-        if subject.refuses_many_cpus:
+        if subject.ways.refuses_many_cpus:
             with pytest.raises(EngineError):
                 await subject.engine.run(many)
             await self._nothing_left(subject, request_for)
@@ -435,7 +513,7 @@ class CommandContract:
     async def test_a_command_that_prints_nothing_for_too_long(
         self, subject: Subject, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(docker, "RUNNING", 3.0)
+        monkeypatch.setattr(subject.module, "RUNNING", 3.0)
         task = asyncio.create_task(subject.engine.output(IMAGE, ["python3", "-c", DEAF]))
         assert await self._throw_away(subject, wanted=True)  # `ps` and `gc` know whose it is
         with pytest.raises(CommandTimeout):

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from .. import conftest
-from .contract import CommandContract, CommandSubject, EngineContract, MemorySubject, Subject
+from ..apple.stand_in.faults import StandIn
+from .contract import AppleSubject, CommandContract, CommandSubject, EngineContract, MemorySubject, Subject
 
 
 class TestMemory(EngineContract):
@@ -22,3 +23,10 @@ class TestRealEngine(EngineContract, CommandContract):
     def subject(self, engine_name: str) -> Subject:
         assert shutil.which(engine_name), f"{engine_name} is not installed: `make setup` does it"
         return CommandSubject(engine_name)
+
+
+@pytest.mark.parametrize("stand_in", conftest.RELEASES, indirect=True)
+class TestApple(EngineContract, CommandContract):
+    @pytest.fixture
+    def subject(self, stand_in: StandIn) -> Subject:
+        return AppleSubject(stand_in)

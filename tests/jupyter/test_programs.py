@@ -130,11 +130,13 @@ def output_of(executed: nbformat.NotebookNode) -> str:
     return str(executed.cells[0].outputs[0].text).strip()
 
 
+@pytest.mark.apple
 def test_nbclient(engine: EngineUnderTest, notebook_directory: Path) -> None:
     assert output_of(nbclient_of(notebook_directory, WHERE).execute()) == f"{notebook_directory} True"
     assert none_left(engine)
 
 
+@pytest.mark.apple
 async def test_nbclient_in_a_loop_that_runs(engine: EngineUnderTest, notebook_directory: Path) -> None:
     """Its blocking interface, as from a cell of another notebook: it moves to a thread with a loop of its own."""
     assert output_of(nbclient_of(notebook_directory, WHERE).execute()) == f"{notebook_directory} True"
@@ -151,6 +153,7 @@ async def test_a_manager_within_a_kernel(
     assert await asyncio.to_thread(none_left, engine)
 
 
+@pytest.mark.apple
 def test_nbclient_is_told_why_a_start_fails(
     engine: EngineUnderTest, notebook_directory: Path, write_kernelspec: Callable[..., str]
 ) -> None:
@@ -161,6 +164,7 @@ def test_nbclient_is_told_why_a_start_fails(
     assert engine.containers() == []
 
 
+@pytest.mark.apple
 def test_kernel_ends_with_its_program(
     start_program: Callable[..., Program], engine: EngineUnderTest, notebook_directory: Path
 ) -> None:

@@ -38,6 +38,7 @@ async def knowledge(kernel: RunningKernel) -> dict[str, Any]:
     return known
 
 
+@pytest.mark.apple
 async def test_a_warm_kernel_knows_what_a_cold_one_knows(
     pool: PoolUnderTest, start_kernel: Starter, notebook_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ async def test_a_warm_kernel_knows_what_a_cold_one_knows(
     assert (warm["variable"], warm["session_name"], warm["zone"]) == ("mine", "notebook.ipynb", "JST")
 
 
+@pytest.mark.apple
 async def test_each_kernel_has_a_container_of_its_own(
     warm: PoolUnderTest, start_kernel: Starter, engine: EngineUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +100,7 @@ async def test_no_two_of_the_pool_draw_the_same(
     assert all(len(set(column)) == 4 for column in columns)
 
 
+@pytest.mark.apple
 async def test_a_warm_kernel_restarts_dies_and_is_interrupted_like_any_other(
     warm: PoolUnderTest, start_kernel: Starter, engine: EngineUnderTest
 ) -> None:
@@ -235,6 +238,7 @@ async def test_a_pool_that_is_turned_off_is_given_up(
     assert await warm.fill() == []
 
 
+@pytest.mark.apple
 async def test_a_slot_that_nobody_claims_ends_by_itself(
     warm: PoolUnderTest, engine: EngineUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
