@@ -12,7 +12,7 @@ setup: ## Make .venv, and have an engine and the image of the examples.
 	@scripts/setup
 
 demo: setup ## Run a notebook in a container, and show what that gives.
-	@$(BIN)/python examples/demo.py
+	@CONTAINER_KERNELS_AUTOSTART=1 $(BIN)/python examples/demo.py
 
 test: ## Set up every engine that this machine can have, then check and test everything.
 	@engines="$$(scripts/setup every)" \

@@ -111,6 +111,15 @@ async def end(manager: AsyncKernelManager) -> str | None:
     return name
 
 
+def memory_of_each(engine: Engine, source: Pool) -> list[int]:
+    """Bytes of each container of the pool, which is full then. The image's files are in memory before: who reads them first pays for
+    them, as control groups count, for as long as they stay there."""
+    source.fill()
+    source.drain()
+    source.fill()
+    return asyncio.run(memory(engine, source.slots()))
+
+
 async def memory(engine: Engine, names: Iterable[str]) -> list[int]:
     """Bytes of each of the containers, as the engine counts them."""
     used = {usage.name: usage.memory for usage in await engine.usage()}
@@ -174,11 +183,9 @@ def main() -> int:
     console = screen()
     used: dict[str, list[int]] = {}
     with pool("container-data", DATA_CONTAINERS) as data:
-        data.fill()
-        used[data.kernel_name] = asyncio.run(memory(engine, data.slots()))
+        used[data.kernel_name] = memory_of_each(engine, data)
     with pool("container-python", arguments.warm, refills=True) as python:
-        python.fill()
-        used[python.kernel_name] = asyncio.run(memory(engine, python.slots()))
+        used[python.kernel_name] = memory_of_each(engine, python)
         bursts = measure(console, arguments.rounds, arguments.kernels, python, arguments.reconnect, engine)
     print_bursts(console, bursts, arguments.kernels)
     print_memory(console, used)

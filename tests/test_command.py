@@ -199,3 +199,19 @@ async def test_cancelled_twice_it_ends_the_process(tmp_path: Path, monkeypatch: 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not runs(pid)
+
+
+async def test_what_is_run_is_recorded(tmp_path: Path) -> None:
+    """Also by tasks that were started meanwhile; only in the block."""
+    await command.run(python("pass"), timeout=20)
+    with command.recording() as calls:
+        done = await asyncio.gather(*(command.run(python(f"print({number})"), timeout=20) for number in range(2)))
+        missing = await command.run(["/there/is/no/program"], timeout=20)
+        with pytest.raises(CommandTimeout):
+            await command.run(python("import time; time.sleep(600)"), timeout=0.2)
+    await command.run(python("pass"), timeout=20)
+    assert {call.output for call in calls[:2]} == set(done)
+    assert (calls[2].argv, calls[2].output) == (("/there/is/no/program",), missing)
+    assert (calls[3].argv[0], calls[3].output) == (sys.executable, None)
+    assert len(calls) == 4
+    assert 0.2 <= calls[3].seconds < 20

@@ -153,7 +153,7 @@ def test_jupyter_is_known_at_the_edge_only() -> None:
 def test_traitlets_are_known_at_the_edge_only() -> None:
     eagerly = {each.module for each in IMPORTS if within(each.name, "traitlets") and not each.lazily}
     assert eagerly <= {"config", "provisioner"}
-    assert uses("traitlets") <= {"config", "provisioner", "doctor"}
+    assert uses("traitlets") <= {"config", "provisioner", "doctor.trial"}
 
 
 def test_processes_are_started_in_one_place() -> None:

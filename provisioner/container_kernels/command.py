@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +42,29 @@ class Output:
         return "\n".join(part for part in (self.stderr.strip(), self.stdout.strip()) if part)
 
 
+@dataclass(frozen=True)
+class Call:
+    """A command that was run: how long it took, and its output; None where its time was over, or its caller was cancelled."""
+
+    argv: tuple[str, ...]
+    seconds: float
+    output: Output | None
+
+
+_record: ContextVar[list[Call] | None] = ContextVar("record", default=None)
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Call]]:
+    """The list has each command that this task, or one that it has started meanwhile, runs: in the order of their ends."""
+    calls: list[Call] = []
+    token = _record.set(calls)
+    try:
+        yield calls
+    finally:
+        _record.reset(token)
+
+
 async def run(
     argv: Sequence[str],
     *,
@@ -52,6 +78,22 @@ async def run(
     `on_line` gets each line of either stream as it comes. Stdin is empty. A missing or unexecutable program is status 127.
     Raises CommandTimeout after `timeout` seconds; then, and when the caller is cancelled, the process has been terminated, or killed.
     """
+    began, output = time.monotonic(), None
+    try:
+        output = await _ran(argv, timeout, env, cwd, on_line)
+        return output
+    finally:
+        if (record := _record.get()) is not None:
+            record.append(Call(tuple(argv), time.monotonic() - began, output))
+
+
+async def _ran(
+    argv: Sequence[str],
+    timeout: float,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    on_line: Callable[[str], None] | None,
+) -> Output:
     try:
         process = await _started(argv, env, cwd)
     except OSError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from . import owner
 from .engines import ENGINES, choose, working
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Container:
-    """One container, and what it uses where that was asked for and could be told.
+    """One container, and what it uses where that was `measured`.
 
     One of the pool says by no label whose it is: the ledger has it in a slot, where no kernel has it yet, or knows who `claim`s it: a
     kernel, or a filler that makes it. It knows nothing of those that end by themselves, or are in another ledger.
@@ -64,10 +64,37 @@ class Container:
         return await owner.is_gone(self.owner)
 
 
-async def containers(engine: str | None = None, *, with_usage: bool = False) -> list[Container]:
+async def containers(engine: str | None = None) -> list[Container]:
     """Of the named engine, or of all that work, the oldest first. Raises EngineUnavailable where there is none."""
-    found = await asyncio.gather(*(_of(each, with_usage) for each in await _working(engine)))
+    found = await asyncio.gather(*map(_of, await _working(engine)))
     return sorted((container for some in found for container in some), key=lambda container: container.state.created)
+
+
+async def measured(some: Sequence[Container]) -> AsyncIterator[list[Container]]:
+    """All of them, with what those use whose engines have told so: once more for each engine. It takes an engine seconds."""
+    engines = {container.engine.name: container.engine for container in some}
+    found = list(some)
+    for told in asyncio.as_completed([_usages(engine) for engine in engines.values()]):
+        name, usages = await told
+        found = [replace(each, usage=usages.get(each.name)) if each.engine.name == name else each for each in found]
+        yield found
+
+
+async def _usages(engine: Engine) -> tuple[str, dict[str, Usage]]:
+    return engine.name, {usage.name: usage for usage in await engine.usage()}
+
+
+async def why_weaker(some: Iterable[Container]) -> str:
+    """What keeps the next kernel from an isolation that this machine could give, where none of these has it; empty where nothing does."""
+    isolations = {container.engine.isolation for container in some}
+    could_be = any(engine.isolation == "vm" and not engine.unsuited() for engine in ENGINES.values())
+    if not isolations or "vm" in isolations or not could_be:
+        return ""
+    try:
+        _, info = await choose()
+    except EngineUnavailable:
+        return ""
+    return info.instead_of
 
 
 async def _working(name: str | None) -> list[Engine]:
@@ -81,12 +108,11 @@ async def _working(name: str | None) -> list[Engine]:
     return some or [(await choose())[0]]  # which tells of each why it does not work
 
 
-async def _of(engine: Engine, with_usage: bool) -> list[Container]:
+async def _of(engine: Engine) -> list[Container]:
     states = await engine.list()
-    usages = {usage.name: usage for usage in await engine.usage()} if with_usage and states else {}
     pooled = _Pooled.read() if any(POOL_LABEL in state.labels for state in states) else _Pooled()
     return [
-        Container(engine, state, usages.get(state.name), pooled.slots.get(state.name), pooled.claims.get(state.name))
+        Container(engine, state, slot=pooled.slots.get(state.name), claim=pooled.claims.get(state.name))
         for state in states
     ]
 

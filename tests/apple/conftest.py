@@ -44,16 +44,23 @@ def stand_in(make_stand_in: Callable[..., StandIn], version: str) -> StandIn:
     return make_stand_in(version=version)
 
 
+def quiet(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The same, without a word on its progress."""
+    words = 2 if arguments[0] == "image" else 1
+    fetches = arguments[:words] in (("run",), ("image", "pull"))
+    return (*arguments[:words], "--progress", "none", *arguments[words:]) if fetches else arguments
+
+
 def ok(stand_in: StandIn, *arguments: str, **more: Any) -> str:
     """What the command prints, which must succeed."""
-    done = stand_in.run(*arguments, **more)
+    done = stand_in.run(*quiet(arguments), **more)
     assert done.returncode == 0, (arguments, done)
     return done.stdout
 
 
 def fails(stand_in: StandIn, *arguments: str, status: int = 1, **more: Any) -> str:
     """What it says on stderr, which must be all that it says."""
-    done = stand_in.run(*arguments, **more)
+    done = stand_in.run(*quiet(arguments), **more)
     assert (done.returncode, done.stdout) == (status, ""), (arguments, done)
     assert done.stderr.startswith("Error: "), done.stderr
     return done.stderr.removeprefix("Error: ").removesuffix("\n")

@@ -1,7 +1,7 @@
 """The forms of all that is said to `container`: each is accepted by each release, and stands in `forms.txt`, for a reader to check by eye.
 
 A form is a call without what differs from one to the next: `forms.of(argv)`. A new one is added by hand, or by
-`CONTAINER_KERNELS_TEST_FORMS=add` in the environment of the tests, and then read.
+`STAND_IN_FORMS=add` in the environment of the tests, and then read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from .stand_in.grammar import VERSIONS, refusal
 
 FORMS = Path(__file__).with_name("forms.txt")
-ADD = "CONTAINER_KERNELS_TEST_FORMS"
+ADD = "STAND_IN_FORMS"
 
 # What a value is written as, by its option; the first pattern that fits.
 _VALUES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -26,7 +26,7 @@ _VALUES: dict[str, tuple[tuple[str, str], ...]] = {
     "--memory": ((r"\d+m", "Nm"),),
     "--ulimit": ((r"nproc=\d+", "nproc=N"),),
     "--user": ((r"\d+:\d+", "UID:GID"),),
-    "--publish": ((r"127\.0\.0\.1:\d+-\d+:61801-61806", "127.0.0.1:A-F:61801-61806"), (r"127\.0\.0\.1:\d+:(\d+)", r"127.0.0.1:A:\1")),
+    "--publish": ((r"127\.0\.0\.1:\d+-\d+:(\d+)-(\d+)", r"127.0.0.1:A-B:\1-\2"), (r"127\.0\.0\.1:\d+:(\d+)", r"127.0.0.1:A:\1")),
     "--volume": ((r"/[^:]*:/[^:]*:ro", "/SOURCE:/TARGET:ro"), (r"/[^:]*:/[^:]*", "/SOURCE:/TARGET")),
     "--mount": ((r"type=bind,source=/[^,=]*,target=/[^,=]*", "type=bind,source=/SOURCE,target=/TARGET"),),
     "--platform": ((r"linux/(amd64|arm64)", "linux/ARCHITECTURE"),),
@@ -38,7 +38,7 @@ _VALUES: dict[str, tuple[tuple[str, str], ...]] = {
 }  # fmt: skip
 _KEPT = {"--progress", "--format", "--signal", "--time", "--workdir", "--network"}  # their values say something
 _WORDS = {
-    "inspect": "CONTAINER", "delete": "CONTAINER", "stop": "CONTAINER", "logs": "CONTAINER", "run": "IMAGE …", "create": "IMAGE",
+    "inspect": "CONTAINER", "delete": "CONTAINER", "stop": "CONTAINER", "logs": "CONTAINER", "run": "IMAGE …", "create": "IMAGE …",
     "image inspect": "IMAGE", "image pull": "IMAGE", "image tag": "IMAGE IMAGE", "build": "CONTEXT",
 }  # fmt: skip
 

@@ -143,7 +143,7 @@ def test_ports_that_reset(stand_in: StandIn) -> None:
     ok(stand_in, "run", "-d", "--name", "ab", "-p", f"127.0.0.1:{port}:8000", IMAGE, "python3", "-c", ECHO)
     eventually(lambda: ok(stand_in, "logs", "ab"), lambda log: log == "ready\n")
     stand_in.fault(ports="reset")
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.recv(1)
     (network,) = listed(stand_in)["ab"]["status"]["networks"]
     assert answer(network["ipv4Address"].partition("/")[0], 8000) == b"hello"
@@ -200,6 +200,32 @@ def test_the_list_of_networks_comes_late(stand_in: StandIn) -> None:
         assert late in fails(stand_in, *words)
     assert list(stand_in.containers()) == ["none"]
     ok(stand_in, "create", "--name", "ab", IMAGE, "true")
+
+
+def test_a_create_that_takes_too_long(stand_in: StandIn) -> None:
+    """The container is there all the same."""
+    stand_in.fault(create_timeout=1)
+    said = fails(stand_in, "run", "-d", "--name", "ab", IMAGE, "true")
+    assert "XPC timeout for request to com.apple.container.apiserver/containerCreate" in said
+    assert state(listed(stand_in, "-a")["ab"]) == "stopped"
+    assert not stand_in.running("ab")
+
+
+def test_a_delete_that_fails_once(stand_in: StandIn) -> None:
+    obedient(stand_in, "ab")
+    stand_in.fault(delete_fails=1)
+    assert fails(stand_in, "delete", "-f", "ab").startswith('internalError: "deleteProcess: exec')
+    assert stand_in.running("ab")
+    ok(stand_in, "delete", "-f", "ab")
+
+
+def test_what_is_broken_here_is_no_answer(stand_in: StandIn) -> None:
+    """Neither of the command nor of what it has started."""
+    ok(stand_in, "create", "--name", "ab", IMAGE, "true")
+    stand_in.world.update("ab", config={})
+    for words in (("list", "-a", "--format", "json"), ("start", "ab")):
+        done = stand_in.run(*words)
+        assert (done.returncode, done.stdout, "KeyError" in done.stderr) == (70, "", True)
 
 
 def test_an_image_for_another_machine(stand_in: StandIn) -> None:

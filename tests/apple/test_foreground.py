@@ -18,7 +18,9 @@ SINCE_1_0 = pytest.mark.parametrize("version", ["1.0.0", "1.1.0", "1.2.2"])
 
 def attached(stand_in: StandIn, *command: str) -> subprocess.Popen[str]:
     """A container in the foreground that says that it is ready."""
-    process = stand_in.start("run", "--name", "ab", IMAGE, *(command or ("python3", "-c", OBEDIENT)))
+    process = stand_in.start(
+        "run", "--progress", "none", "--name", "ab", IMAGE, *(command or ("python3", "-c", OBEDIENT))
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -68,7 +70,7 @@ def test_before_anything_is_attached_they_end_the_command_by_its_own_exit(
 ) -> None:
     """The boot goes on, and what it leaves is there, and not started."""
     stand_in = make_stand_in(boot=1)
-    process = stand_in.start("run", "--name", "ab", IMAGE, "sleep", "1000")
+    process = stand_in.start("run", "--progress", "none", "--name", "ab", IMAGE, "sleep", "1000")
     eventually(lambda: stand_in.log, bool)
     process.send_signal(number)
     assert process.wait(20) == 128 + number

@@ -166,6 +166,21 @@ def test_built(stand_in: StandIn, reference: str, tmp_path: Path) -> None:
     assert listed(stand_in, "-a") == {}
 
 
+@pytest.mark.parametrize(("version", "status"), [("0.12.3", 3), ("1.0.0", 4)])
+def test_an_images_own_signal_counts_since_1_0(stand_in: StandIn, reference: str, status: int, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nSTOPSIGNAL SIGUSR1\n")
+    ok(stand_in, "build", "-t", reference, str(tmp_path))
+    code = (
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(4))\nprint('ready', flush=True)\nwhile True: signal.pause()\n"
+    )
+    process = stand_in.start("run", "--name", "ab", reference, "python3", "-c", code)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    ok(stand_in, "stop", "ab")
+    assert process.wait(20) == status
+
+
 def test_a_build_that_fails(stand_in: StandIn, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo to no avail; exit 3\n")
     done = stand_in.run("build", "-q", str(tmp_path))

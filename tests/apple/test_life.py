@@ -136,7 +136,7 @@ def test_stopping_is_not_deleted_even_by_force(stand_in: StandIn) -> None:
 def test_foreground(stand_in: StandIn) -> None:
     """Both streams, and the exit status; 128 and more for a signal."""
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"
-    done = stand_in.run("run", "--rm", "--name", "ab", IMAGE, "python3", "-c", code)
+    done = stand_in.run("run", "--progress", "none", "--rm", "--name", "ab", IMAGE, "python3", "-c", code)
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
     assert stand_in.containers() == {}
     suicide = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -155,16 +155,23 @@ def test_no_attaching_to_what_runs(stand_in: StandIn) -> None:
 
 
 def test_each_start_begins_a_log(stand_in: StandIn) -> None:
-    """Of one container, both streams together; `-n` drops blank lines, and before the first start there is none."""
-    ok(stand_in, "create", "--name", "ab", IMAGE, "sh", "-c", "echo one; echo >&2; echo; echo two; date +%N")
+    """`-n` drops blank lines, and before the first start there is none."""
+    ok(stand_in, "create", "--name", "ab", IMAGE, "sh", "-c", "echo one; echo; echo two; date +%N")
     assert fails(stand_in, "logs", "ab").startswith("failed to get logs for container ab")
     ok(stand_in, "start", "-a", "ab")
     first = ok(stand_in, "logs", "ab").splitlines()
-    assert sorted(first[:4]) == ["", "", "one", "two"]
+    assert first[:3] == ["one", "", "two"]
     assert ok(stand_in, "logs", "-n", "2", "ab") == f"two\n{first[-1]}\n"
     assert ok(stand_in, "logs", "-n", "3", "ab").startswith("one\ntwo\n")
     ok(stand_in, "start", "-a", "ab")
-    assert len(ok(stand_in, "logs", "ab").splitlines()) == 5
+    assert len(ok(stand_in, "logs", "ab").splitlines()) == 4
+
+
+def test_a_log_has_both_streams(stand_in: StandIn) -> None:
+    ok(stand_in, "run", "-d", "--name", "ab", IMAGE, "sh", "-c", "echo one; echo two >&2")
+    eventually(lambda: listed(stand_in), lambda running: not running)
+    done = stand_in.run("logs", "ab")
+    assert (sorted(done.stdout.split()), done.stderr) == (["one", "two"], "")
 
 
 def test_following_a_log_never_ends(stand_in: StandIn) -> None:
@@ -267,6 +274,32 @@ def test_what_is_mounted_is_there(stand_in: StandIn, tmp_path: Path) -> None:
 def test_the_id_in_a_file(stand_in: StandIn, tmp_path: Path) -> None:
     ok(stand_in, "create", "--name", "ab", "--cidfile", str(tmp_path / "id"), IMAGE, "true")
     assert (tmp_path / "id").read_text() == "ab"
+
+
+def test_progress_is_told_before_an_error(stand_in: StandIn) -> None:
+    """On stderr, unless there is to be none."""
+    for words, steps in ((("run", "--memory", "1m", IMAGE, "true"), 6), (("image", "pull", "no-such-image"), 2)):
+        lines = stand_in.run(*words).stderr.splitlines()
+        assert lines[0] == f"[1/{steps}] Fetching image [0s]"
+        assert lines[-1].startswith("Error: ")
+        assert fails(stand_in, *words) == lines[-1].removeprefix("Error: ")
+    assert stand_in.run("create", "--memory", "1m", IMAGE, "true").stderr.startswith("Error: ")
+
+
+def test_a_kill_is_noticed_when_it_returns(stand_in: StandIn) -> None:
+    obedient(stand_in, "ab")
+    ok(stand_in, "kill", "ab")
+    assert state(listed(stand_in, "-a")["ab"]) == "stopped"
+
+
+@pytest.mark.parametrize("version", ["0.12.3"])
+def test_a_kill_returned_at_once(stand_in: StandIn) -> None:
+    """Before 1.0: the end is noticed some time after."""
+    obedient(stand_in, "ab")
+    with stand_in.world.lock():
+        ok(stand_in, "kill", "ab")
+        assert state(listed(stand_in)["ab"]) == "running"
+    eventually(lambda: listed(stand_in), lambda running: not running)
 
 
 def test_usage_is_64_and_all_else_1(stand_in: StandIn) -> None:

@@ -44,7 +44,7 @@ def test_a_life(stand_in: StandIn) -> None:
 
 def test_foreground(stand_in: StandIn) -> None:
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"
-    done = stand_in.run("run", "--rm", IMAGE, "python3", "-c", code)
+    done = stand_in.run("run", "--progress", "none", "--rm", IMAGE, "python3", "-c", code)
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
     assert ok(stand_in, "run", "--rm", "-i", IMAGE, "cat", input="hello\n") == "hello\n"
     assert fails(stand_in, "run", IMAGE, "no-such-program").startswith("failed to bootstrap container")

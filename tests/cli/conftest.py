@@ -17,6 +17,8 @@ from container_kernels.engines.memory import Clock, MemoryEngine
 from container_kernels.engines.protocol import LABEL, ContainerRequest
 from container_kernels.pool.ledger import Ledger
 
+Checks = dict[str, dict[str, Any]]
+
 DEAD_OWNER = f"1:0:{platform.node()}"  # there is a process 1, and it did not start at 0
 
 
@@ -74,5 +76,17 @@ def answer(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any]]
     def run(*arguments: str) -> tuple[int, Any]:
         status = main([*arguments, "--json"])
         return status, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def examined(answer: Callable[..., tuple[int, Any]]) -> Callable[..., tuple[int, Checks]]:
+    """The exit status, and each check by its name."""
+
+    def run(*arguments: str) -> tuple[int, Checks]:
+        status, said = answer("doctor", *arguments)
+        assert said["would_start"] is (status == 0)
+        return status, {check["name"]: check for check in said["checks"]}
 
     return run

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,9 @@ from container_kernels import engines
 from container_kernels.cli import main
 from container_kernels.cli.output import age
 from container_kernels.engines.memory import Clock, MemoryEngine
-from container_kernels.engines.protocol import LABEL, ContainerRequest
+from container_kernels.engines.protocol import LABEL, ContainerRequest, Usage
 from container_kernels.errors import EngineError
-from container_kernels.inventory import containers, find
+from container_kernels.inventory import Container, containers, find, measured
 
 from ..conftest import EngineUnderTest, RunningKernel
 from .conftest import DEAD_OWNER
@@ -35,6 +36,7 @@ def test_ps_tells_all_of_a_container(add_container: Add, answer: Answer) -> None
     assert status == 0
     assert row["kernel_id"] == KERNEL
     assert (row["name"], row["engine"], row["image"]) == ("container-kernels-a", "memory", "an/image")
+    assert row["isolation"] == "container"
     assert row["running"] is True
     assert row["memory_limit"] == 1 << 30
 
@@ -43,8 +45,8 @@ def test_ps_for_people(add_container: Add, capsys: pytest.CaptureFixture[str]) -
     add_container("container-kernels-a", KERNEL)
     assert main(["ps"]) == 0
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["KERNEL", "ENGINE", "IMAGE", "AGE", "STATUS", "CPU", "MEMORY", "PIDS"]
-    assert row.split()[:3] == [KERNEL[:12], "memory", "an/image"]
+    assert header.split() == ["KERNEL", "ENGINE", "ISOLATION", "IMAGE", "AGE", "STATUS", "CPU", "MEMORY", "PIDS"]
+    assert row.split()[:4] == [KERNEL[:12], "memory", "container", "an/image"]
     assert "of 1 GiB" in row
 
 
@@ -64,6 +66,109 @@ def test_ps_is_not_kept_by_an_engine_that_does_not_work(
     assert [row["kernel_id"] for row in answer("ps")[1]] == [KERNEL]
     assert main(["ps", "--engine", "broken"]) != 0
     assert "it is switched off" in capsys.readouterr().err
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed goes to a terminal, as far as rich looks."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_ps_shows_at_once_what_is_known(
+    terminal: None,
+    add_container: Add,
+    memory: MemoryEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    add_container("container-kernels-a", KERNEL)
+    before = ""
+    usage = memory.usage
+
+    async def slow_usage() -> Sequence[Usage]:
+        nonlocal before
+        before = capsys.readouterr().out
+        return await usage()
+
+    monkeypatch.setattr(memory, "usage", slow_usage)
+    assert main(["ps"]) == 0
+    assert KERNEL[:12] in before
+    assert "GiB" not in before
+    after = capsys.readouterr().out
+    assert KERNEL[:12] in after
+    assert "of 1 GiB" in after
+
+
+def test_ps_leaves_its_table_where_usage_fails(
+    terminal: None, add_container: Add, memory: MemoryEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_container("container-kernels-a", KERNEL)
+    memory.fail("usage", EngineError("It is stuck."))
+    assert main(["ps"]) == EngineError.exit_code
+    printed = capsys.readouterr()
+    assert KERNEL[:12] in printed.out
+    assert "It is stuck." in printed.err
+
+
+def test_ps_does_not_measure_unless_it_is_to(
+    add_container: Add, memory: MemoryEngine, answer: Answer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_container("container-kernels-a", KERNEL)
+    _, (row,) = answer("ps", "--no-usage")
+    assert (row["memory"], row["pids"]) == (None, None)
+    assert main(["ps", "--no-usage"]) == 0
+    assert "GiB" not in capsys.readouterr().out
+    assert "usage" not in [verb for verb, _ in memory.asked]
+
+
+async def test_usage_comes_engine_by_engine(
+    add_container: Add, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = asyncio.to_thread
+    await add(add_container, "container-kernels-a", KERNEL)
+    slow = MemoryEngine(clock=Clock())
+    slow.name = "slow"
+    found = await containers()
+    (state,) = await memory.list()
+    both = [*found, Container(slow, replace(state, name="container-kernels-b"))]
+    looks = [[each.usage is not None for each in look] async for look in measured(both)]
+    assert len(looks) == 2
+    assert looks[-1] == [True, False]  # the other engine knows no such container
+
+
+@pytest.fixture
+def stronger(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> MemoryEngine:
+    """An engine of more preference, whose containers have virtual machines; it does not work."""
+    engine = MemoryEngine(isolation="vm")
+    engine.stopped = "it is switched off"
+    monkeypatch.delitem(engines.ENGINES, "memory")
+    monkeypatch.setitem(engines.ENGINES, "stronger", engine)
+    monkeypatch.setitem(engines.ENGINES, "memory", memory)
+    return engine
+
+
+def test_ps_says_what_keeps_kernels_from_a_stronger_isolation(
+    stronger: MemoryEngine, add_container: Add, answer: Answer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ps"]) == 0
+    assert capsys.readouterr().err == ""  # there is none
+    add_container("container-kernels-a", KERNEL)
+    assert main(["ps"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "No kernel here has a virtual machine of its own: memory: does not work."
+
+
+def test_ps_says_nothing_of_it_where_this_machine_could_have_no_other(
+    stronger: MemoryEngine, add_container: Add, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stronger, "unsuited", lambda: "It needs a helicopter.")
+    add_container("container-kernels-a", KERNEL)
+    asked = len(stronger.asked)
+    assert main(["ps", "--engine", "memory"]) == 0
+    assert capsys.readouterr().err == ""
+    assert len(stronger.asked) == asked
 
 
 @pytest.mark.parametrize(
@@ -222,6 +327,7 @@ def test_gc_goes_on_where_one_cannot_be_removed(
 # -- On real engines
 
 
+@pytest.mark.apple
 async def test_a_real_kernel_is_listed_read_and_stopped(
     kernel: RunningKernel, engine: EngineUnderTest, answer: Answer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +346,7 @@ async def test_a_real_kernel_is_listed_read_and_stopped(
     assert engine.containers() == []
 
 
+@pytest.mark.apple
 def test_a_real_orphan_is_removed_and_what_is_ours_stays(engine: EngineUnderTest) -> None:
     """Other processes may collect at the same time: so what is left counts, not who removed it."""
     label, value = engine.label.split("=")
@@ -247,7 +354,7 @@ def test_a_real_orphan_is_removed_and_what_is_ours_stays(engine: EngineUnderTest
     async def start(owner: str) -> str:
         name = f"container-kernels-test-{uuid.uuid4().hex[:12]}"
         request = ContainerRequest(
-            name=name, image="container-kernels/python", command=("sleep", "120"), cpus=1, memory=64 << 20, pids=20,
+            name=name, image="container-kernels/python", command=("sleep", "120"), cpus=1, memory=256 << 20, pids=20,
             labels={LABEL: "test", label: value, f"{LABEL}.owner": owner},
         )  # fmt: skip
         await engines.ENGINES[engine.name].run(request)

@@ -9,36 +9,26 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jupyter_client.manager import AsyncKernelManager
 
-from container_kernels import doctor, engines, kernelspecs, owner
+from container_kernels import engines, image, kernelspecs, owner
 from container_kernels.cli import main
-from container_kernels.doctor import Check, would_start
+from container_kernels.cli.output import reporting
+from container_kernels.doctor import Check, kernels, machine, would_start
+from container_kernels.doctor.trial import Trial
 from container_kernels.engines.memory import Clock, MemoryEngine
-from container_kernels.engines.protocol import LABEL, ContainerRequest
+from container_kernels.engines.protocol import LABEL, ContainerRequest, EngineInfo, Progress
+from container_kernels.errors import BuildError, EngineUnavailable, ServiceStopped
 from container_kernels.kernelspecs import Kernelspec
 from container_kernels.spec import Spec
 
 from ..conftest import EngineUnderTest, eventually
-
-Answer = Callable[..., tuple[int, Any]]
-Checks = dict[str, dict[str, Any]]
-
-
-@pytest.fixture
-def examined(answer: Answer) -> Callable[..., tuple[int, Checks]]:
-    """The exit status, and each check by its name."""
-
-    def run(*arguments: str) -> tuple[int, Checks]:
-        status, said = answer("doctor", *arguments)
-        assert said["would_start"] is (status == 0)
-        return status, {check["name"]: check for check in said["checks"]}
-
-    return run
+from .conftest import Checks
 
 
 def write_kernelspec(directory: Path, name: str, config: Mapping[str, Any]) -> None:
@@ -57,7 +47,7 @@ def test_a_kernel_starts(
     status, checks = examined()
     assert status == 0
     assert checks[engine.name]["facts"]["version"]
-    assert checks["engine in use"]["facts"] == {"engine": engine.name, "isolation": "container"}
+    assert checks["engine in use"]["facts"] == {"engine": engine.name, "isolation": "container", "instead_of": ""}
     assert checks["provisioner"]["verdict"] == "ok"
     assert str(notebook_directory) in checks["working directory"]["found"]
     image = checks["image container-kernels/python"]["facts"]
@@ -91,6 +81,7 @@ def test_an_image_that_is_missing(
     assert said.splitlines()[-1] == "failed    No kernel would start here."
 
 
+@pytest.mark.apple
 def test_a_kernel_that_does_not_start(
     engine: EngineUnderTest,
     notebook_directory: Path,
@@ -120,10 +111,11 @@ def test_a_directory_that_is_not_mounted_is_no_reason_not_to_start(
 
 def test_a_directory_that_is_gone(memory: MemoryEngine, notebook_directory: Path) -> None:
     notebook_directory.rmdir()
-    check = doctor._workdir(Spec())
+    check = kernels.check_workdir(Spec())
     assert (check.verdict, check.remedy) == ("failed", "Change to another.")
 
 
+@pytest.mark.apple
 def test_interrupted_it_leaves_nothing(
     engine: EngineUnderTest, notebook_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,12 +133,13 @@ def test_interrupted_it_leaves_nothing(
     assert engine.containers() == []
 
 
+@pytest.mark.apple
 async def test_what_a_provisioner_leaves_is_removed(engine: EngineUnderTest) -> None:
     """Only of the kernel that was tried, and only this process's."""
     used = engines.ENGINES[engine.name]
     spec = Spec()
     kernelspec = Kernelspec("mine", Path("/nowhere"), "Mine", "python", {})
-    trial = doctor._Trial(kernelspec, used, {}, spec.startup_timeout)
+    trial = Trial(kernelspec, used, {}, spec.startup_timeout)
     label, value = engine.label.split("=")
 
     async def leave(kernel_id: str, belongs_to: str) -> str:
@@ -154,7 +147,7 @@ async def test_what_a_provisioner_leaves_is_removed(engine: EngineUnderTest) -> 
         labels = {LABEL: "test", label: value, f"{LABEL}.kernel": kernel_id, f"{LABEL}.owner": belongs_to}
         await used.run(
             ContainerRequest(
-                name=name, image=spec.image, command=("sleep", "120"), cpus=1, memory=64 << 20, pids=20, labels=labels
+                name=name, image=spec.image, command=("sleep", "120"), cpus=1, memory=256 << 20, pids=20, labels=labels
             )
         )
         return name
@@ -162,7 +155,7 @@ async def test_what_a_provisioner_leaves_is_removed(engine: EngineUnderTest) -> 
     ours = await owner.this_process()
     await leave(trial.kernel_id, ours)
     others = [await leave("another", ours), await leave(trial.kernel_id, "1:0:another-host")]
-    await trial._stop(AsyncKernelManager(kernel_name="container-python"))
+    await trial.stop(AsyncKernelManager(kernel_name="container-python"))
     assert sorted(engine.containers()) == sorted(others)
     for name in others:
         await used.remove(name)
@@ -201,6 +194,7 @@ def second(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> MemoryEngin
         (["memory"], "memory", ["failed", "ok"]),
         (["memory"], "second", ["warning", "ok"]),
         (["memory", "second"], None, ["failed", "failed"]),
+        (["memory", "second"], "second", ["warning", "failed"]),
     ],
 )
 async def test_an_engine_fails_where_it_is_needed(
@@ -210,16 +204,147 @@ async def test_an_engine_fails_where_it_is_needed(
         engine = engines.ENGINES[name]
         assert isinstance(engine, MemoryEngine)
         engine.stopped = "it is switched off"
-    checks = await doctor._engines(named)
+    checks = await machine.check_engines(named)
     assert [check.verdict for check in checks] == verdicts
     assert all((check.detail == "it is switched off") == (check.verdict != "ok") for check in checks)
 
 
+class Unsuited(MemoryEngine):
+    """An engine for other machines than this."""
+
+    def unsuited(self) -> str:
+        return "It needs a helicopter."
+
+
+class Stoppable(MemoryEngine):
+    """An engine with a service that does not run until it is started."""
+
+    runs = False
+
+    async def probe(self) -> EngineInfo:
+        if not self.runs:
+            raise ServiceStopped("stoppable: its service does not run.", hint="Start it: `wake up`.", detail="asleep")
+        return replace(await super().probe(), engine="stoppable")
+
+    async def start(self, progress: Progress) -> None:
+        await super().start(progress)
+        progress("Waking it up.")
+        self.runs = True
+
+
+async def test_an_engine_that_is_not_for_this_machine_alarms_nobody(
+    memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Unsuited()
+    monkeypatch.setitem(engines.ENGINES, "other", other)
+    other.stopped = "there is none"
+    checks = {check.name: check for check in await machine.check_engines(None)}
+    assert would_start(checks.values())
+    assert (checks["other"].verdict, checks["other"].detail) == ("skipped", "")
+    assert checks["other"].found == "not for this machine. It needs a helicopter."
+    named = {check.name: check for check in await machine.check_engines("other")}
+    assert (named["other"].verdict, named["other"].detail) == ("failed", "there is none")
+
+
+def test_people_read_why_it_is_skipped(
+    memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Unsuited()
+    other.stopped = "there is none"
+    monkeypatch.setitem(engines.ENGINES, "other", other)
+    main(["doctor", "--kernel", "none-by-this-name"])
+    assert "skipped   other: not for this machine. It needs a helicopter.\n" in capsys.readouterr().out
+
+
+async def test_an_engine_that_works_where_it_should_not_is_told_of(
+    memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engines.ENGINES, "other", Unsuited())
+    _, check = await machine.check_engines(None)
+    assert check.verdict == "ok"
+    assert check.found.endswith("Used only where it is named: It needs a helicopter.")
+    _, named = await machine.check_engines("other")
+    assert "helicopter" not in named.found
+
+
+async def test_it_is_no_engine_for_kernels_that_name_none(
+    memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engines.ENGINES, "other", Unsuited())
+    memory.stopped = "it is switched off"
+    first, _ = await machine.check_engines(None)
+    assert first.verdict == "failed"
+
+
+@pytest.fixture
+def stoppable(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> Stoppable:
+    """An engine of more preference than the other, which gives each container a virtual machine."""
+    engine = Stoppable(isolation="vm")
+    for name in ("memory", "stoppable"):
+        monkeypatch.delitem(engines.ENGINES, name, raising=False)
+    monkeypatch.setitem(engines.ENGINES, "stoppable", engine)
+    monkeypatch.setitem(engines.ENGINES, "memory", memory)
+    return engine
+
+
+async def test_nothing_is_started_unasked(stoppable: Stoppable) -> None:
+    check, other = await machine.check_engines(None)
+    assert (check.verdict, other.verdict) == ("warning", "ok")
+    assert check.found == "its service does not run."
+    assert check.remedy.startswith("Start it: `wake up`.")
+    assert "`jupyter container-kernels doctor --fix --engine stoppable`" in check.remedy
+    assert stoppable.asked == []
+
+
+@pytest.mark.parametrize("named", [None, "stoppable"])
+async def test_what_is_stopped_is_started(
+    stoppable: Stoppable, named: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check, _ = await machine.check_engines(named, reporting)
+    assert check.verdict == "ok"
+    assert check.found.endswith("its service was started just now")
+    assert capsys.readouterr() == ("", "Waking it up.\n")
+
+
+async def test_what_is_not_wanted_is_not_started(stoppable: Stoppable) -> None:
+    check, _ = await machine.check_engines("memory", reporting)
+    assert check.verdict == "warning"
+    assert stoppable.asked == []
+
+
+async def test_what_cannot_be_started_says_why(stoppable: Stoppable) -> None:
+    stoppable.fail("start", EngineUnavailable("stoppable: could not be started.", hint="Log in.", detail="no session"))
+    check, _ = await machine.check_engines("stoppable", reporting)
+    assert check == Check("stoppable", "failed", "could not be started.", "Log in.", "no session")
+
+
+async def test_a_weaker_isolation_than_could_be_is_a_warning(stoppable: Stoppable) -> None:
+    _, info = await engines.choose()
+    check = machine.engine_in_use(info, None)
+    assert check.verdict == "warning"
+    assert "stoppable: its service does not run." in check.found
+    assert check.facts["instead_of"]
+    _, info = await engines.choose("memory")
+    assert machine.engine_in_use(info, "memory").verdict == "ok"
+
+
+def test_the_settings_name_the_engine_as_well(
+    stoppable: Stoppable,
+    kernelspec_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    examined: Callable[..., tuple[int, Checks]],
+) -> None:
+    write_kernelspec(kernelspec_directory, "mine", {"image": "an/image", "engine": "stoppable"})
+    status, checks = examined("--kernel", "mine")
+    assert status == 1
+    assert [checks[name]["verdict"] for name in ("stoppable", "memory")] == ["failed", "ok"]
+
+
 async def test_an_environment_that_is_stronger_than_the_option_is_told(memory: MemoryEngine) -> None:
     info = await memory.probe()
-    assert doctor._engine_in_use(info, "memory").verdict == "ok"
-    assert doctor._engine_in_use(info, None).verdict == "ok"
-    told = doctor._engine_in_use(info, "docker")
+    assert machine.engine_in_use(info, "memory").verdict == "ok"
+    assert machine.engine_in_use(info, None).verdict == "ok"
+    told = machine.engine_in_use(info, "docker")
     assert told.verdict == "warning"
     assert "CONTAINER_KERNELS_ENGINE" in told.remedy
 
@@ -230,15 +355,15 @@ def test_kernelspecs(kernelspec_directory: Path) -> None:
     (kernelspec_directory / "broken").mkdir()
     (kernelspec_directory / "broken" / "kernel.json").write_text("{")
     installed = kernelspecs.installed()
-    verdicts = {check.name: check.verdict for check in doctor._kernelspecs(installed, "Good", {})}
+    verdicts = {check.name: check.verdict for check in kernels.check_kernelspecs(installed, "Good", {})}
     assert verdicts["kernelspec good"] == "ok"
     assert verdicts["kernelspec bad"] == "warning"
     assert verdicts["kernelspec container-python"] == "ok"
     assert "kernelspec broken" not in verdicts
     assert "kernelspec python3" not in verdicts
-    verdicts = {check.name: check.verdict for check in doctor._kernelspecs(installed, "bad", {})}
+    verdicts = {check.name: check.verdict for check in kernels.check_kernelspecs(installed, "bad", {})}
     assert verdicts["kernelspec bad"] == "failed"
-    missing = list(doctor._kernelspecs(installed, "broken", {}))[-1]
+    missing = list(kernels.check_kernelspecs(installed, "broken", {}))[-1]
     assert (missing.name, missing.verdict) == ("kernelspec broken", "failed")
     assert "install --name" in missing.remedy
 
@@ -259,7 +384,7 @@ def test_the_tried_image_is_looked_at_last(kernelspec_directory: Path) -> None:
     write_kernelspec(kernelspec_directory, "a", {"image": "tried"})
     write_kernelspec(kernelspec_directory, "b", {"image": "tried"})
     write_kernelspec(kernelspec_directory, "c", {"memory": "1x"})
-    images = [spec.image for spec in doctor._images(kernelspecs.installed(), Spec(image="tried"), {})]
+    images = [spec.image for spec in kernels.images(kernelspecs.installed(), Spec(image="tried"), {})]
     assert images[-1] == "tried"
     assert sorted(images) == ["container-kernels/data", "container-kernels/python", "tried"]
 
@@ -275,28 +400,70 @@ def test_the_tried_image_is_looked_at_last(kernelspec_directory: Path) -> None:
 )
 async def test_an_image_is_what_its_python_says(memory: MemoryEngine, printed: str, verdict: str, said: str) -> None:
     memory.add_image("some/image", {"python3": lambda _: printed})
-    check = await doctor._image(memory, Spec(image="some/image"), "failed")
+    check = await kernels.check_image(memory, Spec(image="some/image"), "failed")
     assert check.verdict == verdict
     assert said in check.found
 
 
 async def test_an_image_without_python(memory: MemoryEngine) -> None:
     memory.add_image("some/image", ["R"])
-    assert (await doctor._image(memory, Spec(image="some/image"), "failed")).verdict == "failed"
+    assert (await kernels.check_image(memory, Spec(image="some/image"), "failed")).verdict == "failed"
     with_argv = Spec(image="some/image", argv=("R", "{connection_file}"))
-    assert (await doctor._image(memory, with_argv, "failed")).verdict == "ok"
+    assert (await kernels.check_image(memory, with_argv, "failed")).verdict == "ok"
 
 
 async def test_an_image_that_is_missing_is_pulled_unless_it_is_ours(memory: MemoryEngine) -> None:
-    ours = await doctor._image(memory, Spec(image="container-kernels/data"), "failed")
+    ours = await kernels.check_image(memory, Spec(image="container-kernels/data"), "failed")
     assert ours.verdict == "failed"
     assert "build data" in ours.remedy
-    theirs = await doctor._image(memory, Spec(image="some/other"), "failed")
+    theirs = await kernels.check_image(memory, Spec(image="some/other"), "failed")
     assert theirs.verdict == "warning"
     assert "pulls it" in theirs.found
 
 
+async def test_an_engine_that_fails_at_an_image_fails_for_all(memory: MemoryEngine) -> None:
+    memory.add_image("some/image")
+    memory.fail("output", EngineUnavailable("memory: has no kernel for machines.", hint="Install one."))
+    check = await kernels.check_image(memory, Spec(image="some/image"), "warning")
+    assert (check.verdict, check.remedy) == ("failed", "Install one.")
+
+
+@pytest.fixture
+def builds(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tags that were built: in memory."""
+    built = []
+
+    async def build(engine: MemoryEngine, recipe: image.Recipe, *, report: image.Report) -> None:
+        report.doing(f"Building {recipe.tag}")
+        if "data" in recipe.tag:
+            raise BuildError("It could not be built.", detail="no network")
+        built.append(recipe.tag)
+        engine.add_image(recipe.tag, {"python3": lambda _: '{"python": "3.12.1", "ipykernel": "7.1.0"}'})
+
+    monkeypatch.setattr(image, "build", build)
+    return built
+
+
+async def test_an_image_of_ours_is_built_where_that_is_asked_for(
+    memory: MemoryEngine, builds: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = Spec(image="container-kernels/python")
+    assert (await kernels.check_image(memory, ours, "failed")).verdict == "failed"
+    assert builds == []
+    check = await kernels.check_image(memory, ours, "failed", reporting)
+    assert (check.verdict, builds) == ("ok", [ours.image])
+    assert check.found.endswith("built just now")
+    assert capsys.readouterr().err == "Building container-kernels/python\n"
+    assert (await kernels.check_image(memory, Spec(image="some/other"), "failed", reporting)).verdict == "warning"
+    assert builds == [ours.image]
+
+
+async def test_an_image_that_cannot_be_built_says_why(memory: MemoryEngine, builds: list[str]) -> None:
+    check = await kernels.check_image(memory, Spec(image="container-kernels/data"), "warning", reporting)
+    assert (check.verdict, check.found, check.detail) == ("warning", "It could not be built.", "no network")
+
+
 def test_only_a_failure_keeps_a_kernel_from_starting() -> None:
     fine, doubtful, failed = Check("a", "ok", ""), Check("b", "warning", ""), Check("c", "failed", "")
-    assert would_start([fine, doubtful])
+    assert would_start([fine, doubtful, Check("d", "skipped", "")])
     assert not would_start([fine, failed])

@@ -39,7 +39,8 @@ def test_help_does_not_wait_for_jupyter() -> None:
 
 
 def test_every_command_says_what_it_does() -> None:
-    assert [command.NAME for command in COMMANDS] == ["doctor", "build", "install", "ps", "logs", "stop", "gc", "pool"]
+    names = ["doctor", "build", "load", "install", "ps", "logs", "stop", "gc", "pool"]
+    assert [command.NAME for command in COMMANDS] == names
     assert all(command.HELP.endswith(".") for command in COMMANDS)
 
 

@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from .. import conftest
-from ..apple.stand_in.faults import StandIn
 from .contract import AppleSubject, CommandContract, CommandSubject, EngineContract, MemorySubject, Subject
 
 
@@ -21,12 +20,15 @@ class TestMemory(EngineContract):
 class TestRealEngine(EngineContract, CommandContract):
     @pytest.fixture
     def subject(self, engine_name: str) -> Subject:
+        if engine_name == "apple":
+            return AppleSubject()
         assert shutil.which(engine_name), f"{engine_name} is not installed: `make setup` does it"
         return CommandSubject(engine_name)
 
 
+@pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("stand_in", conftest.RELEASES, indirect=True)
 class TestApple(EngineContract, CommandContract):
     @pytest.fixture
-    def subject(self, stand_in: StandIn) -> Subject:
-        return AppleSubject(stand_in)
+    def subject(self) -> Subject:
+        return AppleSubject()

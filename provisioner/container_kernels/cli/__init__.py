@@ -12,7 +12,7 @@ from typing import Protocol
 
 from .. import __version__
 from ..errors import ContainerKernelError
-from . import build, doctor, gc, install, logs, pool, ps, stop
+from . import build, doctor, gc, install, load, logs, pool, ps, stop
 
 INTERRUPTED = 130  # as a shell has it: 128 and SIGINT
 
@@ -33,7 +33,7 @@ class Command(Protocol):
     async def run(self, arguments: argparse.Namespace) -> int: ...
 
 
-COMMANDS: list[Command] = [doctor, build, install, ps, logs, stop, gc, pool]
+COMMANDS: list[Command] = [doctor, build, load, install, ps, logs, stop, gc, pool]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

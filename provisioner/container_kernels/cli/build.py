@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from .. import image
 from ..engines import ENGINES, choose
 from ..errors import ContainerKernelError, SpecError
 from ..pool.ledger import Ledger
-from .output import print_json
+from .output import print_json, reporting
 
 NAME = "build"
 HELP = "Build the images that kernels run in."
@@ -54,7 +52,7 @@ async def run(arguments: argparse.Namespace) -> int:
     recipes = _recipes(arguments)
     engine, _ = await choose(arguments.engine)
     options = {"base": arguments.base, "python": arguments.python, "force": arguments.force}
-    with _reporting() as report:
+    with reporting() as report:
         results = [await image.build(engine, recipe, **options, report=report) for recipe in recipes]
     with suppress(ContainerKernelError, OSError):  # the pool's next look sees it as well
         Ledger.of_this_user().forget_images({result.tag for result in results if result.status != "unchanged"})
@@ -75,28 +73,3 @@ def _recipes(arguments: argparse.Namespace) -> list[image.Recipe]:
         image.recipe(name, packages=arguments.package, requirements=arguments.requirements, tag=arguments.tag)
         for name in names
     ]
-
-
-@contextmanager
-def _reporting() -> Iterator[image.Report]:
-    """A terminal shows what is being done, and the latest line of it, beside a spinner; else what is begun is a line on stderr."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield image.Report(lambda text: print(text, file=sys.stderr, flush=True))
-        return
-    begun = "Starting"
-    with console.status(begun) as status:
-
-        def doing(text: str) -> None:
-            nonlocal begun
-            begun = text
-            status.update(escape(begun))
-
-        def line(text: str) -> None:
-            room = max(console.width - len(begun) - 6, 0)
-            status.update(f"{escape(begun)} [dim]{escape(text.strip()[:room])}[/dim]")
-
-        yield image.Report(doing, line)

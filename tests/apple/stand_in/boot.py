@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import IO, Any
 
-from .errors import AppleError, no_service
+from .errors import AppleError, Failed, no_service
 from .world import Record, World
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -28,8 +28,11 @@ def boot(world: World, record: Record) -> IO[str]:
     told = _next(process.stdout)
     if told is None:
         raise no_service("failed to bootstrap container", "Connection interrupted")
+    if "broken" in told:
+        raise Failed(f"the stand-in itself is broken: {told['broken']}", 70)
     if "error" in told:
         raise AppleError("internalError", "failed to bootstrap container", AppleError(*told["error"]))
+    record["log_from"] = told["log_from"]
     return process.stdout
 
 

@@ -35,6 +35,14 @@ def record_of(world: World, parsed: Parsed) -> Record:
     if parsed.command == "run" and world.record(identity):
         raise AppleError("exists", f"container with id {identity} already exists")
     mounts = [_checked(mount) for mount in _mounts(parsed)]
+    if parsed.command == "run":
+        progress(
+            parsed,
+            "[1/6] Fetching image",
+            "[2/6] Unpacking image",
+            "[3/6] Fetching kernel",
+            "[4/6] Fetching init image",
+        )
     image = fetched(world, parsed.words[0], _architecture(parsed))
     if world.faults().get("kernel") == "missing":
         missing = "please use the `container system kernel set` command to configure it"
@@ -59,6 +67,13 @@ def record_of(world: World, parsed: Parsed) -> Record:
         "command": list(under.NEVER_LISTENS) if foreign else command,
         "config": _config(parsed, image, mounts, network) | {"architecture": under.OTHER if foreign else under.HOST},
     }
+
+
+def progress(parsed: Parsed, *steps: str) -> None:
+    """Lines on stderr, before any error, where nobody has said that there be none."""
+    if parsed.one("--progress", "auto") != "none":
+        for step in steps:
+            print(f"{step} [0s]", file=sys.stderr, flush=True)
 
 
 def check_resources(world: World, parsed: Parsed) -> None:

@@ -10,6 +10,8 @@
 | `ghost=True`, or `["name"]` | containers run, and are shown as stopped: only `delete` ends them |
 | `ports="reset"` | published ports accept, and reset; the container's own address works |
 | `crash_between_create_and_start=1` | so many times, `run` is killed when the container is there, and has not started |
+| `create_timeout=1` | so many times, `create` and `run` say that it took too long, and the container is there |
+| `delete_fails=1` | so many times, `delete --force` fails for no good reason |
 | `addresses="full"`, `pool=3` | no address is left; the network has so many |
 | `kernel="missing"` | no container can be made until a kernel is installed |
 | `virtualization="unavailable"` | nothing boots |

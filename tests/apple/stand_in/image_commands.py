@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from . import images, oci, shapes, under
+from .configuration import progress
 from .errors import AppleError, Failed, NotPlayed
 from .grammar import Parsed
 from .showing import emit, only_json
@@ -15,6 +16,7 @@ from .world import World
 
 def pull(world: World, parsed: Parsed) -> int:
     """What is here is not asked for again, as long as the registry has nothing else."""
+    progress(parsed, "[1/2] Fetching image", "[2/2] Unpacking image")
     reference = parsed.words[0]
     known = {under.normal(name) for name in world.read("registry.json")}
     if under.normal(reference) in known or under.image(world, reference) is None:

@@ -12,7 +12,7 @@ from typing import IO
 
 from . import attached, under, values
 from .boot import boot
-from .configuration import check_resources, environment, record_of
+from .configuration import check_resources, environment, progress, record_of
 from .errors import AppleError, NotPlayed, Several, no_service
 from .grammar import Parsed
 from .world import Record, World
@@ -24,6 +24,7 @@ KILLED_WITHIN = 5.0  # seconds that `delete --force` gives
 def run(world: World, parsed: Parsed) -> int:
     attached.before()
     record = record_of(world, parsed)
+    progress(parsed, "[5/6] Creating container", "[6/6] Starting container")
     _create(world, parsed, record)
     if world.spend("crash_between_create_and_start"):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -35,7 +36,7 @@ def run(world: World, parsed: Parsed) -> int:
             world.forget(record["id"])
         raise
     _write_cidfile(parsed, record)
-    return _stay_or_go(world, parsed, record["id"], ending, stay=not parsed.flag("--detach"))
+    return _stay_or_go(world, parsed, record, ending, stay=not parsed.flag("--detach"))
 
 
 def create(world: World, parsed: Parsed) -> int:
@@ -54,6 +55,9 @@ def _create(world: World, parsed: Parsed, record: Record) -> None:
             taken = AppleError("exists", f"container already exists: {record['id']}")
             raise AppleError("internalError", "failed to create container", taken)
         world.keep(record)
+    if world.spend("create_timeout"):
+        late = AppleError("timeout", "XPC timeout for request to com.apple.container.apiserver/containerCreate")
+        raise AppleError("internalError", "failed to create container", late)
 
 
 def _write_cidfile(parsed: Parsed, record: Record) -> None:
@@ -62,15 +66,14 @@ def _write_cidfile(parsed: Parsed, record: Record) -> None:
             file.write(record["id"])
 
 
-def _stay_or_go(world: World, parsed: Parsed, name: str, ending: IO[str], *, stay: bool) -> int:
+def _stay_or_go(world: World, parsed: Parsed, record: Record, ending: IO[str], *, stay: bool) -> int:
     if world.faults().get("dies_in") == parsed.command:
         # The service is started again at once, and does not find the machines that it had.
         world.mend("dies_in")
-        world.update(name, ghost=True)
+        world.update(record["id"], ghost=True)
         raise no_service("failed to bootstrap container", "Connection interrupted")
-    record = world.record(name)
-    if not stay or record is None:
-        print(name)
+    if not stay:
+        print(record["id"])
         return 0
     return attached.follow(world, record, ending)
 
@@ -86,7 +89,7 @@ def start(world: World, parsed: Parsed) -> int:
         return 0
     if record["status"] == "stopping":
         raise AppleError("invalidState", f"container {record['id']} is stopping")
-    return _stay_or_go(world, parsed, record["id"], boot(world, record), stay=stay)
+    return _stay_or_go(world, parsed, record, boot(world, record), stay=stay)
 
 
 def _known(world: World, name: str) -> Record:
@@ -150,6 +153,8 @@ def delete(world: World, parsed: Parsed) -> int:
         name = record["id"]
         if record["status"] == "stopping" or (record["status"] == "running" and not force):
             raise AppleError("invalidState", f"container {name} is {record['status']} and can not be deleted")
+        if force and world.spend("delete_fails"):
+            raise AppleError("internalError", f"deleteProcess: exec of {name} does not exist")
         if record["status"] == "running":
             if world.release < (1, 0) and record["networks"]:
                 world.leak_address()

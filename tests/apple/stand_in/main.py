@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,9 @@ def main(argv: list[str]) -> int:
         sys.stdout.flush()
         print(f"Error: {error.text}", file=sys.stderr)
         return error.status
+    except Exception:
+        traceback.print_exc()  # which must not look like an answer
+        return 70
 
 
 def _play(world: World, argv: list[str]) -> int:

@@ -2,7 +2,7 @@
 
     python -m tests.apple.stand_in.runtime VERSION ENGINE STATE ID
 
-It outlives the command that has started it, and tells it by its standard output, in lines of JSON: `{"started": true}` or
+It outlives the command that has started it, and tells it by its standard output, in lines of JSON: `{"started": true, "log_from": …}` or
 `{"error": [code, message]}`, then `{"exit": status}`, which nothing else ever keeps.
 """
 
@@ -16,6 +16,7 @@ import select
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ class Runtime:
                 self.world.update(self.name, networks=[], runtime=None)
                 tell({"error": [error.code, error.message]})
                 return False
+            except Exception:
+                self._close()
+                tell({"broken": traceback.format_exc()})
+                raise
             finally:
                 self.world.log_boot("end", self.name)
 
@@ -79,7 +84,7 @@ class Runtime:
             self.name, made=True, status="running", started=time.time(), runtime=os.getpid(), networks=[found] if found else [],
             log_from=log_from,
         )  # fmt: skip
-        tell({"started": True})
+        tell({"started": True, "log_from": log_from})
 
     async def watch(self) -> None:
         """Until the container has ended, and the service has taken notice."""

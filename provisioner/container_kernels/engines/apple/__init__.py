@@ -54,7 +54,9 @@ from .releases import NEWEST_READ, OLDEST, Release
 
 ASKING = 20.0  # seconds: a question to the service, which gives its own up to 10 seconds
 REMOVING = 60.0  # a container removed: its boot may have to end first
+BRIEFLY = 5.0  # the same, while somebody waits for another
 FETCHING = 3600.0  # an image pulled, built, loaded or unpacked
+NEVER_RUN = "true"  # without a command, an image that has none cannot be created from
 STARTING = 1800.0  # the service started: the first time it downloads a Linux kernel
 AGAIN = 0.2  # seconds before what was refused for a moment is tried again
 TRIES = 5  # of a start that the service was too busy for
@@ -78,6 +80,7 @@ class Apple:
     def __init__(self) -> None:
         self._release: Release | None = None
         self._measured: dict[str, tuple[float, answers.Counters]] = {}
+        self._left: set[str] = set()  # names of containers that could not be removed
 
     # -- The engine itself
 
@@ -166,6 +169,7 @@ class Apple:
         deadline = time.monotonic() + timeout
         arguments = run_arguments(request, self._platform)
         await self._must_have(request.image)
+        await self._remove_what_is_left()
         if request.cpus != whole_cpus(request.cpus) and request.cpus not in _rounded:
             _rounded.add(request.cpus)
             _log.info(
@@ -186,7 +190,7 @@ class Apple:
             "memory": str(mebibytes(request.memory)),
             "name": request.name,
         }
-        raise told(said.RUN_ERRORS, output.said, words) or self._error("run a container", output.said)
+        raise told(said.RUN_ERRORS, output.said, words) or self._error("run a container", output)
 
     async def _booted(self, arguments: Sequence[str], name: str, deadline: float) -> Output:
         """The end of a `run`, in its turn. Nothing is left of one that passes the deadline."""
@@ -228,7 +232,7 @@ class Apple:
             return "" if output.stdout.strip() == "[]" else output.stdout
         if said.NO_CONTAINER.search(output.said):
             return ""
-        raise self._error(f"inspect {name}", output.said)
+        raise self._error(f"inspect {name}", output)
 
     async def address(self, name: str) -> OwnAddress | None:
         found = await self._inspected(name)
@@ -253,15 +257,26 @@ class Apple:
         if said.NO_CONTAINER.search(output.said):
             return ""
         if said.SERVICE_STOPPED.search(output.said):
-            raise self._error(f"read the log of {name}", output.said)
+            raise self._error(f"read the log of {name}", output)
         return f"{output.stdout}{output.stderr}"  # one that was not started has none; one that is no UTF-8 is not told
 
     async def remove(self, name: str) -> None:
         await self._removed(name)
 
-    async def _removed(self, name: str) -> bool:
+    async def _removed(self, name: str, patience: float | None = None) -> bool:
         """Whether this has removed it; false where there is none."""
-        deadline = time.monotonic() + REMOVING
+        self._left.add(name)
+        was_there = await self._deleted(name, time.monotonic() + (REMOVING if patience is None else patience))
+        self._left.discard(name)
+        return was_there
+
+    async def _remove_what_is_left(self) -> None:
+        """The service may have been away when these were to be removed."""
+        for name in tuple(self._left):
+            with contextlib.suppress(ContainerKernelError):
+                await self._removed(name, BRIEFLY)
+
+    async def _deleted(self, name: str, deadline: float) -> bool:
         release = self._release or await self._installed()
         was_there = False
         if not release.has("a forced deletion gives the address back"):
@@ -275,7 +290,7 @@ class Apple:
                 return was_there
             was_there = True
             if not said.STILL_ENDING.search(output.said) or time.monotonic() > deadline:
-                raise self._error(f"remove {name}", output.said)
+                raise self._error(f"remove {name}", output)
             await asyncio.sleep(AGAIN)
 
     async def _stopped(self, name: str) -> bool:
@@ -331,7 +346,7 @@ class Apple:
             return answers.items(output.stdout, read, what=reference)[0]
         if output.ok or said.NO_IMAGE.search(output.said):
             return None
-        raise self._error(f"inspect the image {reference}", output.said)
+        raise self._error(f"inspect the image {reference}", output)
 
     async def pull(self, reference: str, progress: Progress) -> None:
         words = ["image", "pull", "--platform", self._platform, "--progress", "plain", reference]
@@ -389,7 +404,7 @@ class Apple:
     async def _unpack(self, reference: str, progress: Progress) -> None:
         """The image is a disk: that takes its time, once, which the first kernel would spend otherwise. A creation does it."""
         progress(f"Unpacking {reference} for virtual machines.")
-        async with self._throw_away("create", reference, (), timeout=FETCHING):
+        async with self._throw_away("create", reference, (), NEVER_RUN, timeout=FETCHING):
             pass
 
     async def output(self, image: str, command: Sequence[str]) -> str:
@@ -427,10 +442,11 @@ class Apple:
     async def _ask(self, *arguments: str, doing: str, timeout: float = ASKING) -> str:
         output = await command.run([self.program, *arguments], timeout=timeout)
         if not output.ok:
-            raise self._error(doing, output.said)
+            raise self._error(doing, output)
         return output.stdout
 
-    def _error(self, doing: str, words: str) -> ContainerKernelError:
+    def _error(self, doing: str, output: Output) -> ContainerKernelError:
+        words = output.said or f"Its command ended with status {output.status}, and said nothing."
         return told(said.ERRORS, words, {}) or EngineError(f"apple could not {doing}.", detail=words)
 
 

@@ -9,17 +9,24 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ...errors import EngineError, WorkdirError
+from ...errors import EngineError, SpecError, WorkdirError
 from ..protocol import ContainerRequest, Mount, Port
 
 LOOPBACK = "127.0.0.1"
+LEAST_MEMORY = 200  # MiB
 
 
 def run_arguments(request: ContainerRequest, platform: str) -> list[str]:
     """What follows `container`: a detached container that removes itself. `platform` is that of the image's variant.
 
-    Raises WorkdirError for a mount that its words cannot name, and EngineError for further groups, which it cannot give.
+    Raises SpecError for too little memory, WorkdirError for a mount that its words cannot name, and EngineError for further groups, which
+    it cannot give.
     """
+    if mebibytes(request.memory) < LEAST_MEMORY:
+        raise SpecError(
+            f"memory = {mebibytes(request.memory)} MiB is less than a virtual machine needs.",
+            hint=f"Allowed with this engine: from {LEAST_MEMORY}m on.",
+        )
     if request.groups:
         raise EngineError(
             "apple cannot give a container's user further groups.", hint="Use user = 'auto', 'root' or 'uid:gid'."

@@ -25,6 +25,12 @@ RETRY = _says("XPC timeout for request to .*networkList")  # asked before anythi
 
 ERRORS: tuple[Known, ...] = (
     (
+        _says("Connection interrupted"),
+        EngineUnavailable,
+        "apple: the service of `container` was lost meanwhile.",
+        f"It restarts by itself, or by `{START}`; `jupyter container-kernels gc` removes what was left.",
+    ),
+    (
         SERVICE_STOPPED,
         ServiceStopped,
         "apple: the service of `container` does not run.",
@@ -41,12 +47,6 @@ ERRORS: tuple[Known, ...] = (
         EngineUnavailable,
         "apple: this machine cannot run virtual machines.",
         "It may be one itself, or a hosted runner: use another engine there.",
-    ),
-    (
-        _says("Connection interrupted"),
-        EngineUnavailable,
-        "apple: the service of `container` was lost meanwhile.",
-        f"It restarts by itself, or by `{START}`; `jupyter container-kernels gc` removes what was left.",
     ),
     (
         _says("no free indices are available for allocation"),
