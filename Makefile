@@ -17,7 +17,7 @@ demo: setup ## Run a notebook in a container, and show what that gives.
 test: ## Set up every engine that this machine can have, then check and test everything.
 	@engines="$$(scripts/setup every)" \
 	&& $(MAKE) --no-print-directory lint typecheck \
-	&& CONTAINER_KERNELS_TEST_ENGINES="$$engines" $(BIN)/python -m pytest -n 2 --dist loadgroup
+	&& CONTAINER_KERNELS_TEST_ENGINES="$$engines" $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 lint: environment ## Check style and format.
 	$(BIN)/ruff check .

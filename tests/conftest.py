@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in too_much]
     config.hook.pytest_deselected(items=too_much)
     for item in items:
-        for name in (*ENGINES, "apple"):
+        for name in (*ENGINES, *RELEASES):
             if name in item.nodeid.partition("[")[2]:
                 item.add_marker(pytest.mark.xdist_group(name))
 

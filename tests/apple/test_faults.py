@@ -116,6 +116,17 @@ def test_the_service_dies_in_a_run(stand_in: StandIn) -> None:
     ok(stand_in, "delete", "ab")
     assert stand_in.underneath() == []
     ok(stand_in, "run", "-d", "--name", "ab", IMAGE, "sleep", "1000")
+    assert list(listed(stand_in)) == ["ab"]
+
+
+def test_a_ghost_that_ends_can_start_again(stand_in: StandIn) -> None:
+    stand_in.fault(dies_in="run")
+    fails(stand_in, "run", "-d", "--name", "ab", IMAGE, "sleep", "1000")
+    (underneath,) = stand_in.underneath()
+    subprocess.run([stand_in.engine, "kill", underneath], check=True, capture_output=True)
+    eventually(lambda: stand_in.containers()["ab"]["runtime"], lambda process: process is None)
+    ok(stand_in, "start", "ab")
+    assert list(listed(stand_in)) == ["ab"]
 
 
 def test_the_service_dies_in_a_question(stand_in: StandIn) -> None:

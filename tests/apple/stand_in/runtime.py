@@ -34,6 +34,7 @@ class Runtime:
         self.name = name
         self.sockets: list[tuple[socket.socket, int]] = []  # where it listens, and for which port of the container
         self.address: str | None = None
+        self.record: Record = {}
 
     def boot(self) -> bool:
         """The container runs and its ports are bound; nobody else boots meanwhile. False: it does not, and who asked knows why."""
@@ -80,33 +81,32 @@ class Runtime:
     def _started(self, record: Record, connected: bool, log_from: float | None) -> None:
         found = under.attachment(self.world, record) if connected else None
         self.address = found["address"] if found else None
+        self.record = record
         self.world.update(
             self.name, made=True, status="running", started=time.time(), runtime=os.getpid(), networks=[found] if found else [],
-            log_from=log_from,
+            log_from=log_from, ghost=False,
         )  # fmt: skip
         tell({"started": True, "log_from": log_from})
 
     async def watch(self) -> None:
         """Until the container has ended, and the service has taken notice."""
-        record = self.world.record(self.name)
-        assert record is not None
         servers = [await forwarding.serve(listener, self._target(port), self.world) for listener, port in self.sockets]
-        status = await self._ended(record)
+        status = await self._ended()
         for server in servers:
             server.close()
         self._close()
         await asyncio.to_thread(self._take_notice)
         tell({"exit": status})
-        if record["remove"]:
+        if self.record["remove"]:
             await asyncio.to_thread(drained)
-            under.remove(self.world, record)
+            under.remove(self.world, self.record)
 
     def _target(self, port: int) -> tuple[str, int] | None:
         return (self.address, port) if self.address else None
 
-    async def _ended(self, record: Record) -> int:
+    async def _ended(self) -> int:
         waiting = await asyncio.create_subprocess_exec(
-            *under.wait(self.world, record), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            *under.wait(self.world, self.record), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         output, _ = await waiting.communicate()
@@ -116,8 +116,8 @@ class Runtime:
         """The end of a container waits for a boot, as all does that changes what the service knows."""
         with self.world.lock():
             record = self.world.record(self.name)
-            if record is None:
-                return
+            if record is None or record["under"] != self.record["under"]:
+                return  # it was deleted, and another may have its name
             if record["remove"]:
                 self.world.forget(self.name)
             else:
