@@ -30,12 +30,12 @@ def reference() -> str:
 @pytest.mark.parametrize(
     ("short", "full"),
     [
-        ("python", "docker.io/library/python:latest"),
-        ("python:3.12", "docker.io/library/python:3.12"),
-        ("some/one", "docker.io/some/one:latest"),
+        ("python", "registry.example.org/library/python:latest"),
+        ("python:3.12", "registry.example.org/library/python:3.12"),
+        ("some/one", "registry.example.org/some/one:latest"),
         ("localhost/one", "localhost/one:latest"),
         ("host:5000/one", "host:5000/one:latest"),
-        ("ghcr.io/a/b@sha256:00", "ghcr.io/a/b@sha256:00"),
+        ("other.example.org/a/b@sha256:00", "other.example.org/a/b@sha256:00"),
     ],
 )
 def test_a_reference_is_shown_in_full(short: str, full: str) -> None:

@@ -27,7 +27,7 @@ def test_a_life(stand_in: StandIn) -> None:
     eventually(lambda: ok(stand_in, "logs", "ab"), lambda log: log == "ready\n")
     assert answer("127.0.0.1", port) == b"hello"
     found = listed(stand_in)["ab"]
-    assert found["configuration"]["image"]["reference"] == "docker.io/container-kernels/python:latest"
+    assert found["configuration"]["image"]["reference"] == "registry.example.org/container-kernels/python:latest"
     (network,) = found["status"]["networks"]
     assert answer(network["ipv4Address"].partition("/")[0], 8000) == b"hello"
     (sample,) = json.loads(ok(stand_in, "stats", "--format", "json"))
@@ -65,5 +65,5 @@ def test_images(stand_in: StandIn, tmp_path: Path) -> None:
     ok(stand_in, "build", "-t", f"{reference}-built", str(tmp_path))
     assert ok(stand_in, "run", "--rm", f"{reference}-built", "printenv", "A") == "1\n"
     shown = ok(stand_in, "image", "list", "-q").split()
-    assert f"docker.io/{reference}-built:latest" in shown
+    assert f"registry.example.org/{reference}-built:latest" in shown
     ok(stand_in, "network", "list", "--format", "json")

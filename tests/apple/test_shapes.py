@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("docker")
 VERSIONED = pytest.mark.parametrize("version", VERSIONS)
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 SINCE_2001 = 978307200
-FULL = "docker.io/container-kernels/python:latest"
+FULL = "registry.example.org/container-kernels/python:latest"
 IS_NEW = {version: number(version) >= (1, 0) for version in VERSIONS}
 
 

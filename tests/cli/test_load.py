@@ -78,11 +78,11 @@ def test_the_pool_forgets_what_it_knew_of_these_images(
 @pytest.mark.parametrize(
     ("reference", "said"),
     [
-        ("docker.io/library/python:3.13-slim", "python:3.13-slim"),
-        ("docker.io/container-kernels/python:latest", "container-kernels/python"),
+        ("registry.example.org/library/python:3.13-slim", "python:3.13-slim"),
+        ("registry.example.org/container-kernels/python:latest", "container-kernels/python"),
         ("localhost/container-kernels/python:latest", "container-kernels/python"),
         ("container-kernels/python:latest", "container-kernels/python"),
-        ("ghcr.io/some/image:1", "ghcr.io/some/image:1"),
+        ("other.example.org/some/image:1", "other.example.org/some/image:1"),
     ],
 )
 def test_an_image_is_known_by_every_spelling_of_its_name(reference: str, said: str) -> None:

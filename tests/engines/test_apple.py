@@ -106,7 +106,10 @@ def test_a_file_is_not_mounted(tmp_path: Path) -> None:
 
 # -- Answers
 
-IMAGE = {"reference": "docker.io/container-kernels/python:latest", "descriptor": {"digest": "sha256:a1", "size": 1}}
+IMAGE = {
+    "reference": "registry.example.org/container-kernels/python:latest",
+    "descriptor": {"digest": "sha256:a1", "size": 1},
+}
 
 
 def configuration(**changes: Any) -> dict[str, Any]:

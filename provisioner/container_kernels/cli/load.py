@@ -51,9 +51,9 @@ async def run(arguments: argparse.Namespace) -> int:
 def spellings(references: Iterable[str]) -> Iterator[str]:
     """How settings may name these images: engines write out what a name leaves open."""
     for reference in references:
-        short = reference
-        for prefix in ("docker.io/library/", "docker.io/", "localhost/"):
-            short = short.removeprefix(prefix)
+        first, _, rest = reference.partition("/")
+        is_host = bool(rest) and (first == "localhost" or "." in first or ":" in first)
+        short = rest.removeprefix("library/") if is_host else reference
         for name in {reference, short}:
             yield name
             yield name.removesuffix(":latest")

@@ -31,7 +31,7 @@ _ROOTS = frozenset(
         "sys", "tmp", "usr", "var",
     }
 )  # fmt: skip
-_KNOWN_HOSTS = ("docker.io", "docker.com", "github.com", "ghcr.io", "quay.io", "pypi.org", "localhost")
+_KNOWN_HOSTS = ("docker.com", "github.com", "pypi.org", "localhost")
 _GENERIC = frozenset({"root", "user", "admin", "localhost", "localhost.localdomain", "local"})
 
 _SENSITIVE = r"[\w.-]*(?:token|secret|passw(?:or)?d|credential|authorization)[\w.-]*|[\w.-]*key"

@@ -105,7 +105,7 @@ def _record() -> Record:
     empty = {**{key: [] for key in lists}, **dict.fromkeys(("workdir", "user", "shmSize", "stopSignal"), "")}
     flags = dict.fromkeys(("terminal", "interactive", "init", "readOnly"), False)
     return {
-        "id": BUILDER, "image": "ghcr.io/apple/container-builder-shim/builder:0.8.0", "digest": f"sha256:{'b' * 64}",
+        "id": BUILDER, "image": "other.example.org/apple/container-builder-shim/builder:0.8.0", "digest": f"sha256:{'b' * 64}",
         "under_image": "", "under": f"no-{BUILDER}", "made": False, "remove": False, "created": time.time(), "started": time.time(),
         "status": "running", "networks": [], "runtime": None, "shown_command": ["/usr/local/bin/container-builder-shim"],
         "command": [],

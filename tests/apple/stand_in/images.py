@@ -18,17 +18,16 @@ def fetched(world: World, reference: str, architecture: str | None = None) -> di
 
 
 def pull(world: World, reference: str, architecture: str | None = None) -> dict[str, Any]:
-    """From the registry that `registry.json` is. What it lacks is answered as registries do: Docker's does not even say "not found"."""
+    """From the registry that `registry.json` is. What it lacks is answered as registries do: some do not even say "not found"."""
     full = under.normal(reference)
     known = {under.normal(name): local for name, local in world.read("registry.json").items()}
     if full not in known or (architecture and architecture != under.architecture(world, reference)):
         domain, _, rest = full.partition("/")
         path, _, tag = rest.rpartition(":")
-        host = "registry-1.docker.io" if domain == "docker.io" else domain
-        status = world.faults().get("registry", "401 Unauthorized" if domain == "docker.io" else "404 Not Found")
+        status = world.faults().get("registry", "401 Unauthorized" if domain == under.REGISTRY else "404 Not Found")
         raise AppleError(
             "notFound" if status.startswith("404") else "unknown",
-            f"HTTP request to https://{host}/v2/{path}/manifests/{tag} failed with response: {status}",
+            f"HTTP request to https://{domain}/v2/{path}/manifests/{tag} failed with response: {status}",
         )
     tag_image(world, known[full], full)
     found = under.image(world, reference)

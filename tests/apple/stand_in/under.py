@@ -13,6 +13,7 @@ from .errors import AppleError, Failed
 from .world import Record, World
 
 LABEL = "stand-in.state"  # our containers' only label: theirs are the stand-in's to remember
+REGISTRY = "registry.example.org"  # where a short name leads; the real one has its own
 PATIENCE = 120.0  # seconds
 HOST = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[HOST]
@@ -40,7 +41,7 @@ def normal(reference: str) -> str:
     """The full form, by which an image is remembered and shown."""
     first, slash, _ = reference.partition("/")
     if not slash or not (first == "localhost" or "." in first or ":" in first):
-        reference = f"docker.io/{'' if slash else 'library/'}{reference}"
+        reference = f"{REGISTRY}/{'' if slash else 'library/'}{reference}"
     if "@" in reference or ":" in reference.rpartition("/")[2]:
         return reference
     return f"{reference}:latest"
@@ -49,9 +50,10 @@ def normal(reference: str) -> str:
 def names(world: World, reference: str) -> list[str]:
     """What the engine may call it: Podman keeps what it has built as `localhost/...`."""
     full = normal(reference)
-    if world.engine == "podman" and full.startswith("docker.io/"):
-        return [f"localhost/{full.removeprefix('docker.io/').removeprefix('library/')}", full]
-    return [full]
+    if not full.startswith(f"{REGISTRY}/"):
+        return [full]
+    short = full.removeprefix(f"{REGISTRY}/").removeprefix("library/")
+    return [f"localhost/{short}", short] if world.engine == "podman" else [short]
 
 
 def image(world: World, reference: str) -> dict[str, Any] | None:
