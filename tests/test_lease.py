@@ -17,11 +17,11 @@ from container_kernels.ports import Ports
 
 from .conftest import EngineUnderTest, RunningKernel, eventually, eventually_async
 
+pytestmark = pytest.mark.apple
+
 HOST = """
 import asyncio, sys
 from jupyter_client import AsyncKernelManager
-
-pytestmark = pytest.mark.apple
 
 async def main():
     manager = AsyncKernelManager(kernel_name="container-python")

@@ -140,6 +140,7 @@ def test_ghosts(stand_in: StandIn) -> None:
     obedient(stand_in, "cd")
     stand_in.fault(ghost=["ab"])
     assert list(listed(stand_in)) == ["cd"]
+    assert listed(stand_in, "-a")["ab"]["status"]["networks"] == []
     assert ok(stand_in, "stop", "ab") == "ab\n"
     assert stand_in.running("ab")
     assert "failed to bootstrap" in fails(stand_in, "start", "ab")

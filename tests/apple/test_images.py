@@ -84,7 +84,7 @@ class Layout:
         self.files: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}'}
         layer = io.BytesIO()
         with tarfile.open(fileobj=layer, mode="w") as archive:
-            add(archive, "hello", b"of the layer")
+            add(archive, "hello", str(name).encode())  # no other test has, or removes, the same image
         digest = hashlib.sha256(layer.getvalue()).hexdigest()
         config = {"architecture": HOST, "os": "linux", "config": {"Cmd": ["/hello"], "Labels": {"a": "b"}}, "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}  # fmt: skip
         manifest = {"schemaVersion": 2, "config": self.blob(config), "layers": [self.blob(layer.getvalue())]}
@@ -148,7 +148,7 @@ def test_a_layout_that_is_not_what_it_says(stand_in: StandIn, reference: str, tm
 
 def test_built(stand_in: StandIn, reference: str, tmp_path: Path) -> None:
     """By a machine that goes on running, and is listed among the others."""
-    (tmp_path / "Recipe").write_text(f"FROM {IMAGE}\nARG WORD\nENV WORD=$WORD\n")
+    (tmp_path / "Recipe").write_text(f"FROM {IMAGE}\nLABEL only={reference}\nARG WORD\nENV WORD=$WORD\n")
     other = reference.replace(":1", ":2")
     done = stand_in.run(
         "build", "--progress", "plain", "-f", str(tmp_path / "Recipe"), "-t", reference, "-t", other, "--build-arg", "WORD=hello",
@@ -168,7 +168,7 @@ def test_built(stand_in: StandIn, reference: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("version", "status"), [("0.12.3", 3), ("1.0.0", 4)])
 def test_an_images_own_signal_counts_since_1_0(stand_in: StandIn, reference: str, status: int, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nSTOPSIGNAL SIGUSR1\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nLABEL only={reference}\nSTOPSIGNAL SIGUSR1\n")
     ok(stand_in, "build", "-t", reference, str(tmp_path))
     code = (
         "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"

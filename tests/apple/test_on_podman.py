@@ -61,7 +61,7 @@ def test_images(stand_in: StandIn, tmp_path: Path) -> None:
     assert ok(stand_in, "run", "--rm", reference, "echo", "hello") == "hello\n"
     ok(stand_in, "image", "load", "-i", Layout(f"{reference}-loaded").write(tmp_path / "image.tar"))
     ok(stand_in, "image", "inspect", f"{reference}-loaded")
-    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nENV A=1\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nLABEL only={reference}\nENV A=1\n")
     ok(stand_in, "build", "-t", f"{reference}-built", str(tmp_path))
     assert ok(stand_in, "run", "--rm", f"{reference}-built", "printenv", "A") == "1\n"
     shown = ok(stand_in, "image", "list", "-q").split()

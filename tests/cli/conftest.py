@@ -38,7 +38,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryEngine]:
     """The only engine that there is, with an image."""
     engine = MemoryEngine(clock=Clock())
     engine.add_image("an/image")
-    for name in list(engines.ENGINES):
+    for name in reversed(list(engines.ENGINES)):  # they come back in the order of before
         monkeypatch.delitem(engines.ENGINES, name)
     monkeypatch.setitem(engines.ENGINES, "memory", engine)
     engines.forget()

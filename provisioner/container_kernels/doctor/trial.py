@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
 
 ANSWER = 30.0  # seconds for a cell that does nearly nothing
+REMOVAL = 20.0  # seconds in which an engine removes a container that has ended
+LOOK = 0.05  # seconds between looks at it
 
 CELL = """
 import json, os, platform, ipykernel
@@ -80,6 +83,14 @@ class Trial:
             for container in await containers(self.engine.name):
                 if container.kernel_id == self.kernel_id and container.owner == ours:
                     await self.engine.remove(container.name)
+                    await self._gone(container.name)
+
+    async def _gone(self, name: str) -> None:
+        """The engine knows it no more: where a container removes itself already, an engine's removal does not wait for it."""
+        deadline = time.monotonic() + REMOVAL
+        # An engine tells nobody when it is done.
+        while await self.engine.inspect(name) is not None and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
 
 
 async def first_reply(
