@@ -268,8 +268,10 @@ class KernelContainer:
                 return
             except asyncio.TimeoutError:
                 if direct.has_greeted:
-                    self._control.close()
-                    self._control = direct.taken()
+                    # The other's thread ends when it is closed, and must find that it is not the container's any more.
+                    old, self._control = self._control, direct.taken()
+                    old.close()
+                    direct.advise()
                     return
                 watch *= 2
             except GuestError as error:
@@ -463,14 +465,17 @@ class _Direct:
         return welcome is not None and welcome.done() and welcome.exception() is None
 
     def taken(self) -> Control:
-        """It is the container's; its person is advised, once."""
+        """It is the container's from now on."""
         assert self._control is not None
         control, self._control = self._control, None
+        return control
+
+    def advise(self) -> None:
+        """The person is told, once."""
         engine = self._container.engine.name
         if engine not in self.advised:
             self.advised.add(engine)
             self._container._log.warning("%s", self._advice)
-        return control
 
     def close(self) -> None:
         if self._control is not None:

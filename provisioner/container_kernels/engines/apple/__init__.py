@@ -31,6 +31,7 @@ from ...errors import (
     ServiceStopped,
 )
 from ...finish import finish
+from ...spec import ENV_PREFIX, FIELDS
 from .. import remedies
 from ..aftermath import clear_away, told
 from ..protocol import (
@@ -144,9 +145,10 @@ class Apple:
 
     async def start(self, progress: Progress) -> None:
         progress("Starting the service of `container`; the first time, it downloads a Linux kernel.")
-        output = await command.run(
-            [self.program, "system", "start", "--enable-kernel-install"], timeout=STARTING, on_line=progress
-        )
+        # It writes variables of its own prefix into a file, for the service: ours have that prefix, and may hold secrets.
+        ours = [word for name in FIELDS for word in ("-u", f"{ENV_PREFIX}{name.upper()}")]
+        argv = ["env", *ours, self.program, "system", "start", "--enable-kernel-install"]
+        output = await command.run(argv, timeout=STARTING, on_line=progress)
         if not output.ok:
             raise EngineUnavailable(
                 "apple: the service of `container` could not be started.",
@@ -156,7 +158,8 @@ class Apple:
 
     @property
     def _architecture(self) -> str:
-        return answers.architecture(platform.machine())
+        # On a Mac it runs on nothing else, though a Python made for Intel says otherwise.
+        return "aarch64" if sys.platform == MAC else answers.architecture(platform.machine())
 
     @property
     def _platform(self) -> str:
@@ -403,6 +406,7 @@ class Apple:
 
     async def _unpack(self, reference: str, progress: Progress) -> None:
         """The image is a disk: that takes its time, once, which the first kernel would spend otherwise. A creation does it."""
+        await self._must_have(reference)
         progress(f"Unpacking {reference} for virtual machines.")
         async with self._throw_away("create", reference, (), NEVER_RUN, timeout=FETCHING):
             pass

@@ -71,7 +71,7 @@ RUN_ERRORS: tuple[Known, ...] = (
         "Allowed with this engine: from 200m on.",
     ),
     (
-        _says(r"(path|source path) '[^']*' does not exist", r"path '[^']*' is not a directory"),
+        _says(r"(path|source path) '.*' does not exist", r"path '.*' is not a directory"),
         WorkdirError,
         "apple cannot mount {sources}.",
         "It may be gone, or no directory.",
