@@ -31,7 +31,14 @@ def build(world: World, parsed: Parsed) -> int:
     start(world, parsed)
     tags = parsed.every("--tag") or [str(uuid.uuid4())]
     names = [under.names(world, tag)[0] for tag in tags]
-    argv = [world.engine, "build", *_options(world, parsed, context), *(f"--tag={name}" for name in names), context]
+    argv = [
+        world.engine,
+        "build",
+        "--force-rm",
+        *_options(world, parsed, context),
+        *(f"--tag={name}" for name in names),
+        context,
+    ]
     done = subprocess.run(argv, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     if done.returncode:
         print(done.stderr, file=sys.stderr)
