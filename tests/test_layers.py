@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +115,21 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         for module in free:
             del left[module]
     assert not left
+
+
+@pytest.mark.parametrize(
+    "module", ["spec", "config", "provisioner", "launcher", "cli", "server.keeper", "pool.__main__", "doctor"]
+)
+def test_each_way_in_can_be_the_first(module: str) -> None:
+    """An import of a package's module imports the package, too, which no arrow shows."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import container_kernels.{module}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_guest_imports_nothing_of_ours() -> None:

@@ -336,7 +336,22 @@ def test_nothing_is_left_of_it(make_stand_in: Callable[..., StandIn]) -> None:
     stand_in.start("run", "--name", "ef", IMAGE, "sleep", "1000")
     eventually(stand_in.underneath, lambda names: len(names) == 3)
     stand_in.destroy()
-    assert not stand_in.directory.exists()
-    stand_in.directory.mkdir()
+    assert [path.name for path in stand_in.directory.iterdir()] == ["destroyed"]
     assert stand_in.underneath() == []
-    stand_in.directory.rmdir()
+
+
+def test_who_comes_too_late_makes_nothing(make_stand_in: Callable[..., StandIn]) -> None:
+    """A process that a test has left behind may still call; or has called, and waits for its turn."""
+    stand_in = make_stand_in()
+    words = ("run", "-d", "--name", "ab", IMAGE, "sleep", "1000")
+    with stand_in.world.lock():
+        waiting = stand_in.start(*words)
+        assert waiting.stderr is not None
+        while "[5/6]" not in waiting.stderr.readline():
+            pass
+        (stand_in.directory / "destroyed").touch()
+    assert waiting.communicate(timeout=20)[1].endswith("a Mac that is no more\n")
+    assert waiting.returncode == 70
+    stand_in.destroy()
+    assert fails(stand_in, *words, status=70).endswith("a Mac that is no more")
+    assert stand_in.underneath() == []

@@ -22,7 +22,7 @@ from container_kernels.cli.output import reporting
 from container_kernels.doctor import Check, kernels, machine, would_start
 from container_kernels.doctor.trial import Trial
 from container_kernels.engines.memory import Clock, MemoryEngine
-from container_kernels.engines.protocol import LABEL, ContainerRequest, EngineInfo, Progress
+from container_kernels.engines.protocol import LABEL, ContainerRequest, ContainerState, EngineInfo, Progress
 from container_kernels.errors import BuildError, EngineUnavailable, ServiceStopped
 from container_kernels.kernelspecs import Kernelspec
 from container_kernels.spec import Spec
@@ -159,6 +159,36 @@ async def test_what_a_provisioner_leaves_is_removed(engine: EngineUnderTest) -> 
     assert sorted(engine.containers()) == sorted(others)
     for name in others:
         await used.remove(name)
+
+
+async def test_a_container_that_is_still_being_removed_is_waited_for(
+    memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal may return while another, such as a container's own, is under way."""
+    trial = Trial(Kernelspec("mine", Path("/nowhere"), "Mine", "python", {}), memory, {}, 60)
+    labels = {LABEL: "1", f"{LABEL}.kernel": trial.kernel_id, f"{LABEL}.owner": await owner.this_process()}
+    await memory.run(
+        ContainerRequest(
+            name="slow", image="an/image", command=("python3",), cpus=1, memory=1 << 30, pids=20, labels=labels
+        )
+    )
+    looks = 0
+    inspect = memory.inspect
+
+    async def remove(name: str) -> None:
+        pass
+
+    async def inspect_thrice(name: str) -> ContainerState | None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            memory.end(name)
+        return await inspect(name)
+
+    monkeypatch.setattr(memory, "remove", remove)
+    monkeypatch.setattr(memory, "inspect", inspect_thrice)
+    await trial.stop(AsyncKernelManager(kernel_name="container-python"))
+    assert memory.containers == {}
 
 
 def test_an_engine_that_is_not_running(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+GONE = "a Mac that is no more"
 START_HINT = "Ensure container system service has been started with `container system start`."
 
 

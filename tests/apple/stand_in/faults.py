@@ -127,7 +127,7 @@ class StandIn:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def destroy(self) -> None:
-        """No process, container, image name or file of it is left."""
+        """No process, container, image name or file of it is left, but one that says so: to a call that comes after it, too."""
         if not self.directory.exists():
             return
         (self.directory / "destroyed").touch()
@@ -135,14 +135,18 @@ class StandIn:
             process.kill()
             process.communicate()
         with self._no_boot():
-            for path in (self.directory / "runtimes").iterdir():
+            for path in (self.directory / "runtimes").glob("*"):
                 _end(int(path.name), str(self.directory))
             for name in self.underneath():
                 under.run(self.world, "rm", "--force", name)
         for name in self.world.read("images.json"):
             under.run(self.world, "rmi", name)
         self._remove_volumes()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for path in self.directory.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != "destroyed":
+                path.unlink(missing_ok=True)
 
     def _remove_volumes(self) -> None:
         prefix = f"stand-in-{self.world.digest}-"

@@ -13,7 +13,7 @@ from typing import IO
 from . import attached, under, values
 from .boot import boot
 from .configuration import check_resources, environment, progress, record_of
-from .errors import AppleError, NotPlayed, Several, no_service
+from .errors import GONE, AppleError, NotPlayed, Several, no_service
 from .grammar import Parsed
 from .world import Record, World
 
@@ -50,6 +50,8 @@ def create(world: World, parsed: Parsed) -> int:
 
 def _create(world: World, parsed: Parsed, record: Record) -> None:
     with world.lock():
+        if world.is_destroyed():
+            raise NotPlayed(GONE)
         check_resources(world, parsed)
         if world.record(record["id"]):
             taken = AppleError("exists", f"container already exists: {record['id']}")

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import Failed, NotPlayed, no_service
+from .errors import GONE, Failed, NotPlayed, no_service
 from .grammar import Parsed, check_values, parse
 from .service import line, need
 from .world import World, append, from_environment
@@ -51,6 +51,9 @@ WITHOUT_SERVICE = frozenset({"system status", "system start", "system version"})
 
 def main(argv: list[str]) -> int:
     world = from_environment()
+    if world.is_destroyed():
+        print(f"Error: {NotPlayed(GONE).text}", file=sys.stderr)
+        return 70
     if record := os.environ.get("STAND_IN_RECORD"):
         append(Path(record), {"version": world.version, "argv": argv})
     try:

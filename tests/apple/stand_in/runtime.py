@@ -57,7 +57,7 @@ class Runtime:
     def _boot(self) -> bool:
         self.world.boot_time()
         record = self.world.record(self.name)
-        if record is None or (self.world.directory / "destroyed").exists():
+        if record is None or self.world.is_destroyed():
             raise AppleError("notFound", f"container with ID {self.name} not found")
         if self.world.faults().get("virtualization") == "unavailable":
             raise AppleError("unsupported", NO_VIRTUALIZATION)

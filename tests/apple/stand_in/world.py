@@ -6,6 +6,7 @@ boot.lock             the service's one lock: held during a boot, and by create,
 faults.json           what is wrong at present (see `faults`)
 registry.json         what a pull finds: a reference, and the engine's image that it stands for
 boots.jsonl           when each boot began and ended
+destroyed             all that is left of it in the end
 runtimes/PID          the processes that play `container-runtime-linux`
 """
 
@@ -37,8 +38,12 @@ class World:
         self.release = number(version)
         self.engine = engine
         self.digest = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
-        for name in ("containers", "runtimes"):
+        for name in () if self.is_destroyed() else ("containers", "runtimes"):
             (directory / name).mkdir(parents=True, exist_ok=True)
+
+    def is_destroyed(self) -> bool:
+        """Its test is over: whoever still calls, and whatever still boots, must make nothing more."""
+        return (self.directory / "destroyed").exists()
 
     # Records
 
@@ -141,7 +146,7 @@ class World:
     def boot_time(self) -> None:
         """A boot takes so long at least, unless all ends."""
         end = time.monotonic() + float(os.environ.get("STAND_IN_BOOT", "0"))
-        while (left := end - time.monotonic()) > 0 and not (self.directory / "destroyed").exists():
+        while (left := end - time.monotonic()) > 0 and not self.is_destroyed():
             time.sleep(min(left, 0.05))
 
     def log_boot(self, event: str, name: str) -> None:

@@ -31,7 +31,6 @@ from ...errors import (
     ServiceStopped,
 )
 from ...finish import finish
-from ...spec import ENV_PREFIX, FIELDS
 from .. import remedies
 from ..aftermath import clear_away, told
 from ..protocol import (
@@ -144,6 +143,8 @@ class Apple:
             ) from None
 
     async def start(self, progress: Progress) -> None:
+        from ...spec import ENV_PREFIX, FIELDS  # which begins with an import from this package
+
         progress("Starting the service of `container`; the first time, it downloads a Linux kernel.")
         # It writes variables of its own prefix into a file, for the service: ours have that prefix, and may hold secrets.
         ours = [word for name in FIELDS for word in ("-u", f"{ENV_PREFIX}{name.upper()}")]
