@@ -17,7 +17,7 @@ ROOT = Path(container_kernels.__file__).parent
 
 # From the ground up: a module may import from its own line and from those above it.
 LAYERS = (
-    {"__init__", "errors", "quantities", "finish", "guest"},
+    {"__init__", "errors", "quantities", "finish", "guest", "locks"},
     {"engines.protocol", "command"},
     {"spec", "owner"},
     {"engines", "environment", "workdir", "control", "ports", "config", "user"},

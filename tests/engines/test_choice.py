@@ -11,6 +11,7 @@ import pytest
 
 from container_kernels import engines
 from container_kernels.engines import docker
+from container_kernels.engines.apple import Apple
 from container_kernels.errors import EngineUnavailable, SpecError
 
 from .test_arguments import DOCKER_INFO, PODMAN_HOST
@@ -183,6 +184,16 @@ async def test_require_vm(command: Command) -> None:
     assert "podman: runs containers, and require_vm asks for a VM." in str(raised.value)
     with pytest.raises(EngineUnavailable, match=r"^docker: runs containers"):
         await engines.choose("docker", require_vm=True)
+
+
+async def test_what_is_weaker_than_the_machine_could_have_says_so(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("docker", DOCKER_WORKS)
+    assert (await engines.choose())[1].instead_of == ""
+    monkeypatch.setattr(Apple, "unsuited", lambda _: "")
+    assert (await engines.choose())[1].instead_of == "apple: the command `container` is not on the path."
+    assert (await engines.choose("docker"))[1].instead_of == ""
 
 
 def test_the_engine_of_tests_is_not_to_be_chosen() -> None:

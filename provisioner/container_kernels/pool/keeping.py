@@ -86,9 +86,11 @@ async def fill_once(ledger: Ledger, environ: Mapping[str, str], budget: int | No
 async def _look_for_stronger_engine(ledger: Ledger, log: logging.Logger) -> None:
     """A start that finds a warm container asks no engine: one that was taken for want of a better is forgotten once there is a better."""
     try:
-        if ledger.has_weaker_engines():
+        if weaker := ledger.weaker_engines():
             _, chosen = await choose()
-            ledger.forget_weaker_engines(chosen)
+            for key, known in weaker.items():
+                if known.engine != chosen.engine:
+                    ledger.forget_engine(key)
     except (ContainerKernelError, OSError) as error:
         log.debug("No engine is better than those that are known: %s", error)
 

@@ -8,7 +8,6 @@ No step needs a lock, or somebody to come back: a process that is killed leaves 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import logging
@@ -25,6 +24,7 @@ from typing import TypeVar
 
 from ..engines.protocol import NAME_PREFIX, EngineInfo
 from ..errors import ContainerKernelError
+from ..locks import is_had
 from . import journal
 from .checked import checked, plain
 from .files import HALF_WRITTEN, SAFELY, Damaged, LedgerError, PrivateFiles, erase
@@ -238,18 +238,13 @@ class Ledger:
     def remembered_engine(self, asked: str) -> EngineInfo | None:
         return self._record(ENGINES, _hashed(asked), EngineInfo)
 
-    def forget_weaker_engines(self, chosen: EngineInfo) -> None:
-        """Of those that were taken in place of another: what would not be taken now, `chosen` being taken instead."""
-        for key in self._keys(ENGINES):
-            known = self._record(ENGINES, key, EngineInfo)
-            if known is not None and known.instead_of and chosen.engine != known.engine:
-                self._files.remove(ENGINES, _file(key))
+    def weaker_engines(self) -> dict[str, EngineInfo]:
+        """Those that were taken in place of one with a stronger isolation."""
+        known = {key: self._record(ENGINES, key, EngineInfo) for key in self._keys(ENGINES)}
+        return {key: info for key, info in known.items() if info is not None and info.instead_of}
 
-    def has_weaker_engines(self) -> bool:
-        return any(
-            known is not None and known.instead_of
-            for known in (self._record(ENGINES, key, EngineInfo) for key in self._keys(ENGINES))
-        )
+    def forget_engine(self, key: str) -> None:
+        self._files.remove(ENGINES, _file(key))
 
     # -- Failures
 
@@ -382,14 +377,7 @@ class Ledger:
             raise ValueError(f"{name!r} is no name of a lock")
         descriptor = os.open(self._files.made(LOCKS, f"{name}.lock"), os.O_RDWR | os.O_CREAT | SAFELY, 0o600)
         try:
-            try:
-                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-                free = True
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                free = False
-            yield free
+            yield is_had(descriptor, how)
         finally:
             os.close(descriptor)  # the file stays: one that is deleted and made anew would be another lock
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from collections.abc import AsyncIterator
 import platformdirs
 
 from ...errors import CommandTimeout
+from ...locks import is_had
 
 LOOK = 0.02  # seconds between looks at the lock, which tells nobody that it is free
 
@@ -30,7 +30,7 @@ async def turn(deadline: float) -> AsyncIterator[None]:
         with contextlib.suppress(OSError):
             descriptor = _opened()
             held.callback(os.close, descriptor)
-            while not _locked(descriptor):
+            while not is_had(descriptor):
                 if time.monotonic() > deadline:
                     raise CommandTimeout(
                         "No turn to boot came in time: other virtual machines are starting.",
@@ -44,11 +44,3 @@ def _opened() -> int:
     directory = platformdirs.user_cache_path("container-kernels", appauthor=False)
     directory.mkdir(parents=True, exist_ok=True)
     return os.open(directory / "apple-boot.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
