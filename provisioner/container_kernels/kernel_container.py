@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from . import __version__, config
 from .control import Address, Control, outcome, unending
+from .engines import remedies
 from .engines.protocol import LABEL, NAME_PREFIX, ContainerRequest, Engine, EngineInfo, Mount
 from .errors import ContainerKernelError, EngineError, GuestError, ImageError, KernelStartError, PortTaken
 from .finish import finish
@@ -300,7 +301,7 @@ class KernelContainer:
             )
         return EngineError(
             "The container ended before its supervisor had greeted.",
-            hint=f"See what it says: `{self.engine.name} run --rm --entrypoint python3 {self.image} --version`.",
+            hint=f"See what it says: `{remedies.said(self.engine.name, 'run')} --rm --entrypoint python3 {self.image} --version`.",
             detail=log,
         )
 

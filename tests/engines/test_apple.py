@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from container_kernels import engines
+from container_kernels.engines import remedies
 from container_kernels.engines.aftermath import told
 from container_kernels.engines.apple import Apple, answers, archive, boots, said
 from container_kernels.engines.apple.arguments import label_value, mount_arguments, ranges, run_arguments, whole_cpus
@@ -374,6 +375,16 @@ def test_a_layout(tmp_path: Path) -> None:
     assert blobs[content["layers"][0]["digest"].partition(":")[2]] == root.read_bytes()
     assert config["rootfs"]["diff_ids"] == [content["layers"][0]["digest"]]
     assert {each["size"] for each in (manifest, content["config"])} <= {len(data) for data in blobs.values()}
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [("pull", "container image pull"), ("load", "container image load --input"), ("run", "container run")],
+)
+def test_hints_are_in_its_own_words(verb: str, words: str) -> None:
+    assert remedies.said("apple", verb) == words
+    assert remedies.said("docker", verb) == f"docker {verb}"
+    assert "`container image pull some/image`" in remedies.missing_image("some/image", "apple")
 
 
 def test_apple_is_preferred() -> None:

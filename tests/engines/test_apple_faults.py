@@ -104,6 +104,18 @@ async def test_a_fault_is_told_and_over_when_it_is_mended(
 
 
 @each_release
+async def test_a_service_that_is_stopped_and_may_be_started(
+    stand_in: StandIn, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its settings do not become the service's, which writes down what begins as its own do."""
+    monkeypatch.setenv("CONTAINER_KERNELS_AUTOSTART", "1")
+    stand_in.fault(service="down")
+    with caplog.at_level(logging.WARNING):
+        assert await start() == "it runs"
+    assert "Starting the service" in caplog.text
+
+
+@each_release
 async def test_too_little_memory(stand_in: StandIn, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONTAINER_KERNELS_MEMORY", "128m")
     with pytest.raises(SpecError, match="memory = 128 MiB is less") as raised:
@@ -287,7 +299,7 @@ async def test_boots_take_turns_and_a_warm_start_does_not_wait_for_them(
     monkeypatch.setenv("CONTAINER_KERNELS_POOL_SIZE", "1")
     assert await start() == "it runs"
     refill.now()
-    await eventually_async(lambda: Ledger.of_this_user().slots(), bool, timeout=60)
+    assert await eventually_async(lambda: Ledger.of_this_user().slots(), bool, timeout=60)
     booted = len(stand_in.log)
     monkeypatch.setenv("STAND_IN_BOOT", "2")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ..engines import remedies
 from ..engines.protocol import Engine, ImageInfo
 from ..errors import ImageError
 from . import debian
@@ -51,7 +52,8 @@ async def default(engine: Engine, python: str | None, cache: Cache, report: Repo
         refusal = f"the Python of {debian.TAG} is another"
     raise ImageError(
         f"There is no image with Python {python or PYTHON} to build on.",
-        hint=f"Run `{engine.name} pull {slim}` where a registry can be reached, or `{engine.name} load` a saved one, "
+        hint=f"Run `{remedies.said(engine.name, 'pull')} {slim}` where a registry can be reached, or "
+        f"`{remedies.said(engine.name, 'load')}` a saved one, "
         "or name another image that has Python: `jupyter container-kernels build --base IMAGE`.",
         detail=f"- {unreachable}\n- A base from packages is not made: {refusal}.",
     )

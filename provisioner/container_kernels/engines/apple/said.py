@@ -18,7 +18,7 @@ SERVICE_STOPPED = _says("XPC connection error", "Ensure container system service
 NO_CONTAINER = _says(
     r"container with ID \S+ not found", r"container \S+ not found", "container not found:", "no such container:"
 )
-NO_IMAGE = _says("image not found", "Image not found", r"^(Error: )?images: ")
+NO_IMAGE = _says("image not found")
 NAME_TAKEN = _says("already exists", r"hostname\(s\) already exist")
 STILL_ENDING = _says("is stopping and can not be deleted", "deleteProcess: exec")
 RETRY = _says("XPC timeout for request to .*networkList")  # asked before anything is made
