@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,9 @@ asyncio.run(main())
 @pytest.mark.parametrize("end", ["killed", "forgets to shut down"])
 def test_the_host_dies(end: str, engine: EngineUnderTest, notebook_directory: Path) -> None:
     mode = "wait" if end == "killed" else "end"
-    host = subprocess.Popen([sys.executable, "-c", HOST, mode], stdout=subprocess.PIPE, text=True)
+    # Its connection file is nobody's to remove.
+    environment = {**os.environ, "TMPDIR": str(notebook_directory)}
+    host = subprocess.Popen([sys.executable, "-c", HOST, mode], stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert host.stdout is not None
         assert host.stdout.readline().strip() == "started"
