@@ -65,7 +65,14 @@ def slot(some: Recipe, name: str, **changes: Any) -> Slot:
     made = Slot(
         fingerprint=some.fingerprint(IMAGE_ID),
         name=name,
-        container={"engine": some.engine, "name": name, "image": IMAGE, "token": "secret", "ports": ports},
+        container={
+            "engine": some.engine,
+            "name": name,
+            "image": IMAGE,
+            "host": "127.0.0.1",
+            "token": "secret",
+            "ports": ports,
+        },
         curve={},
         parked=True,
         created=now - 180,

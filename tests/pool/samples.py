@@ -43,7 +43,14 @@ def slot(number: int = 1, some: Recipe | None = None, **changes: Any) -> Slot:
     made = Slot(
         fingerprint=some.fingerprint(IMAGE),
         name=name,
-        container={"engine": "docker", "name": name, "image": "i", "token": f"secret-{number}", "ports": ports},
+        container={
+            "engine": "docker",
+            "name": name,
+            "image": "i",
+            "host": "127.0.0.1",
+            "token": f"secret-{number}",
+            "ports": ports,
+        },
         curve={},
         parked=True,
         created=NOW,

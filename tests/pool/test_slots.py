@@ -308,7 +308,7 @@ def test_why_a_slot_is_no_use(case: str) -> None:
 @pytest.mark.parametrize("name", slot().container)
 @pytest.mark.parametrize("value", [None, "", 1, [], {}, "container-kernels-other"])
 def test_an_address_of_odd_values(name: str, value: Any) -> None:
-    if name in ("engine", "image", "token") and isinstance(value, str) and value:
+    if name in ("engine", "image", "host", "token") and isinstance(value, str) and value:
         return
     container = {**slot().container, name: value}
     assert slot(container=container).unusable(NOW, FINGERPRINT) == "no address"

@@ -121,6 +121,7 @@ class PoolUnderTest:
                 "engine": self.engine.name,
                 "name": name,
                 "image": self.wanted.recipe.request.image,
+                "host": HOST,
                 "token": TOKEN,
                 "ports": {**ports, "supervisor": port},
             },

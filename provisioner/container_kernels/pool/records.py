@@ -63,7 +63,7 @@ class Slot:
 
     def _has_address(self) -> bool:
         ports = self.container.get("ports")
-        texts = [self.container.get(name) for name in ("engine", "name", "image", "token")]
+        texts = [self.container.get(name) for name in ("engine", "name", "image", "host", "token")]
         if not all(isinstance(text, str) and text for text in texts) or self.container["name"] != self.name:
             return False
         if not isinstance(ports, Mapping) or ports.keys() != {*wire.KERNEL_PORTS, "supervisor"}:
