@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 import uuid
@@ -27,6 +28,12 @@ from .apple.stand_in.faults import StandIn
 ENGINES = ("docker", "podman")
 RELEASES = ("apple-0.12.3", "apple-1.0.0", "apple-1.1.0", "apple-1.2.2")  # of Apple's `container`, played by a stand-in
 ABSENT_MAY_BE = "CONTAINER_KERNELS_TEST_ENGINES"  # names the engines to test, where not all are to be had
+
+
+def pytest_configure() -> None:
+    """What a shell runs in the background ignores interrupts, and so would all that the tests start, and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
